@@ -11,10 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 from clustersim.errors import UnitError
-from clustersim.units import parse_quantity
+from clustersim.units import parse_quantity, quantity_pattern, write_quantity
 
 
 class Record(BaseModel):
@@ -38,7 +45,10 @@ def _reader(unit: str) -> Callable[[Any, ValidationInfo], Any]:
 def _quantity(unit: str) -> Any:
     return (
         BeforeValidator(_reader(unit)),
-        PlainSerializer(lambda value: f"{value!r} {unit}", return_type=str, when_used="json"),
+        PlainSerializer(
+            lambda value: write_quantity(value, unit), return_type=str, when_used="json"
+        ),
+        WithJsonSchema({"type": "string", "pattern": quantity_pattern(unit), "description": unit}),
     )
 
 

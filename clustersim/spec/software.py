@@ -23,6 +23,9 @@ class Features(Record):
     fused_cross_entropy: bool = Field(
         default=False, description="vocabulary-parallel loss in one pass"
     )
+    fused_grad_accumulation: bool = Field(
+        default=True, description="weight gradients are added to the main gradient by the product"
+    )
     tp_overlap: bool = Field(
         default=False, description="tensor-parallel collectives split and hidden behind products"
     )

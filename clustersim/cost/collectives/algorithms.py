@@ -1,0 +1,336 @@
+"""The ways a collective library can run one collective over one group, each as latency and slope.
+
+Every candidate (algorithm and protocol) is a line, T(S) = latency + S * seconds_per_byte: ring,
+double binary tree, in-switch reduction (NVLS), direct exchange. The library's tuner picks the
+fastest, so the switch points between protocols follow from the lines and are no constants.
+
+Left out: PAT (all-gather and reduce-scatter in log steps, NCCL 2.23 and later), CollNet with
+InfiniBand SHARP, the library's own rounding to channels and chunks, mistakes of its tuner, and
+contention with other groups beyond the share of the network adapters that the path states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from clustersim.errors import ModelDomainError
+from clustersim.hardware.paths import GroupPath
+from clustersim.spec.link import Link, Protocol, ProtocolName
+
+Links = Mapping[str, Link]
+SIMPLE = "simple"
+TREE_SHARE = 0.92  # rate of trees over that of rings: NCCL 2.18 to 2.27, src/graph/tuning
+MESSAGE_PROTOCOLS = ("ll", SIMPLE)  # NCCL has no LL128 for send and receive
+
+COLLECTIVES = (
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "all_to_all",
+    "broadcast",
+    "send_recv",
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a collective, as a line over the message size.
+
+    Attributes
+    ----------
+    latency_s : float
+        Time of an empty message. [s]
+    seconds_per_byte : float
+        Slope over the size of the collective (nccl-tests convention). [s/byte]
+    """
+
+    algorithm: str
+    protocol: str
+    latency_s: float
+    seconds_per_byte: float
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What one protocol offers over the two levels of a group: inside an island and between them.
+
+    An island is a scale-up domain, or the part of it on one node.
+
+    Attributes
+    ----------
+    islands, width : int
+        Islands spanned and the largest number of ranks in one.
+    base_s, setup_s : float
+        Launch and first synchronisation; pipeline fill of a ring or tree. [s]
+    message_hop_s, exchange_hop_s, peer_s : float
+        A message from one rank to another, an exchange with one peer and each further peer, all
+        without bytes. [s]
+    message_share : float
+        Rate of messages over that of rings.
+    inner_hop_s, outer_hop_s : float
+        One step inside an island, and one across the network. [s]
+    inner_bytes_per_s, outer_bytes_per_s : float
+        Reachable rate of a rank inside its island, and of all ranks of one island together into
+        the network, one direction; infinite where the level is not used. [bytes/s]
+    copy_bytes_per_s : float
+        Rate at which a rank passes on its own shard; infinite where free. [bytes/s]
+    """
+
+    ranks: int
+    islands: int
+    width: int
+    base_s: float
+    setup_s: float
+    message_hop_s: float
+    exchange_hop_s: float
+    peer_s: float
+    message_share: float
+    inner_hop_s: float
+    outer_hop_s: float
+    inner_bytes_per_s: float
+    outer_bytes_per_s: float
+    copy_bytes_per_s: float
+
+    @property
+    def ring_bytes_per_s(self) -> float:
+        """Rate of the rings of a group together: each island's adapters are its channels."""
+        return min(self.inner_bytes_per_s, self.outer_bytes_per_s)
+
+    @property
+    def pass_s(self) -> float:
+        """Latency of once around the ring: ranks - 1 steps, islands - 1 of them network hops."""
+        outer = self.islands - 1
+        return (self.ranks - 1 - outer) * self.inner_hop_s + outer * self.outer_hop_s
+
+    @property
+    def tree_s(self) -> float:
+        """Latency from the farthest rank to the root: a chain in the island, then a binary tree."""
+        levels = (self.islands - 1).bit_length()
+        return (self.width - 1) * self.inner_hop_s + levels * self.outer_hop_s
+
+
+def find_link(name: str, links: Links) -> Link:
+    """Return the link of this name, or say which names there are."""
+    try:
+        return links[name]
+    except KeyError:
+        known = ", ".join(sorted(links)) or "none"
+        raise ModelDomainError(f"no link is called '{name}'; known: {known}") from None
+
+
+def _islands(path: GroupPath) -> tuple[int, int]:
+    """Islands of a group and ranks of the largest: nodes, or scale-up domains that span nodes."""
+    if path.nodes <= 1 or path.domains <= 1:
+        return 1, path.ranks
+    if path.domains < path.nodes:
+        return path.domains, -(-path.ranks // path.domains)
+    return path.nodes, path.ranks_per_node
+
+
+def wires(path: GroupPath, links: Links) -> Iterator[tuple[str, Wire]]:
+    """Yield each protocol that the links of a group share, with its coefficients."""
+    islands, width = _islands(path)
+    inner = find_link(path.scale_up_link, links) if width > 1 else links.get(path.scale_up_link)
+    outer = find_link(path.nic_link, links) if islands > 1 else None
+    used = [link for link, on in ((inner, width > 1), (outer, islands > 1)) if link and on]
+    base_s = (inner or used[0]).base_latency
+    copy = inner.copy_ratio if inner and width > 1 else None
+    for name in used[0].protocols:
+        if any(name not in link.protocols for link in used):
+            continue
+        near = inner.protocols[name] if inner and width > 1 else None
+        far = outer.protocols[name] if outer else None
+        nic = width * path.nic_bytes_per_s * path.fabric_efficiency
+        crossed_s = path.switch_hops * path.switch_latency_s
+        yield (
+            name,
+            Wire(
+                ranks=path.ranks,
+                islands=islands,
+                width=width,
+                base_s=base_s,
+                setup_s=max(p.setup for p in (near, far) if p),
+                message_hop_s=crossed_s + max(_message_hops(link, name)[0] for link in used),
+                exchange_hop_s=crossed_s + max(_message_hops(link, name)[1] for link in used),
+                peer_s=max(link.messages.peer_latency for link in used),
+                message_share=min(_message_share(link, name) for link in used),
+                inner_hop_s=near.hop if near else 0.0,
+                outer_hop_s=far.hop + crossed_s if far else 0.0,
+                inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
+                outer_bytes_per_s=_rate(far, nic),
+                copy_bytes_per_s=copy * path.scale_up_bytes_per_s if copy else float("inf"),
+            ),
+        )
+
+
+def _rate(protocol: Protocol | None, nominal_bytes_per_s: float) -> float:
+    return protocol.efficiency * nominal_bytes_per_s if protocol else float("inf")
+
+
+def _message_hops(link: Link, protocol: ProtocolName) -> tuple[float, float]:
+    if protocol == SIMPLE:
+        return link.messages.latency, link.messages.exchange_latency
+    return link.protocols[protocol].hop, link.protocols[protocol].hop
+
+
+def _message_share(link: Link, protocol: ProtocolName) -> float:
+    return 1.0 if protocol == SIMPLE else link.messages.ll_share
+
+
+def candidates(collective: str, path: GroupPath, links: Links) -> tuple[Candidate, ...]:
+    """All ways to run a collective over a group of at least two ranks.
+
+    Parameters
+    ----------
+    collective : str
+        One of `COLLECTIVES`.
+    path : GroupPath
+        The group, as the hardware places it.
+    links : mapping of str to Link
+        Catalogue of link kinds; holds at least those that the path names.
+
+    Returns
+    -------
+    tuple of Candidate
+        Lines over the message size; the lowest is the answer.
+    """
+    if collective not in COLLECTIVES:
+        raise ModelDomainError(
+            f"collective '{collective}' is not modelled; use one of {', '.join(COLLECTIVES)}"
+        )
+    found = [
+        candidate
+        for protocol, wire in wires(path, links)
+        for candidate in _over(collective, protocol, wire)
+    ]
+    if collective == "all_reduce":
+        found.extend(_in_switch(path, links))
+    if not found:
+        raise ModelDomainError(
+            f"links '{path.scale_up_link}' and '{path.nic_link}' share no protocol"
+        )
+    return tuple(found)
+
+
+def _over(collective: str, protocol: str, wire: Wire) -> list[Candidate]:
+    match collective:
+        case "all_reduce":
+            lines = [("ring", ring(wire, 2)), ("tree", tree(wire))]
+        case "all_gather" | "reduce_scatter":
+            lines = [("ring", ring(wire, 1))]
+        case "all_to_all":
+            lines = [("direct", direct(wire))] if protocol in MESSAGE_PROTOCOLS else []
+        case "broadcast":
+            lines = [("ring", chain(wire))]
+        case _:
+            lines = [("message", message(wire))] if protocol in MESSAGE_PROTOCOLS else []
+    return [Candidate(name, protocol, *line) for name, line in lines]
+
+
+def ring(wire: Wire, passes: int) -> tuple[float, float]:
+    """Latency and slope of a ring: `passes` times around, a shard of 1/ranks at a time.
+
+    Notes
+    -----
+    T = base + setup + passes * pass_s + S (passes (n-1)/n / rate + 1/(n copy)). The last term is the
+    rank's own shard, passed from input to output on the way. Each step waits for the slowest link,
+    so `rate` is the least of both levels.
+
+    References
+    ----------
+    .. [1] P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
+       workstations," J. Parallel Distrib. Comput. 69(2), 2009.
+    .. [2] Z. Hu et al., "Demystifying NCCL: An in-depth analysis of GPU communication protocols
+       and algorithms," arXiv:2507.04786, 2025.
+    """
+    n = wire.ranks
+    moved_s = passes * (n - 1) / n / wire.ring_bytes_per_s
+    latency_s = wire.base_s + wire.setup_s + passes * wire.pass_s
+    return latency_s, moved_s + 1 / (n * wire.copy_bytes_per_s)
+
+
+def tree(wire: Wire) -> tuple[float, float]:
+    """Latency and slope of a double binary tree over islands, chains inside them (all-reduce).
+
+    Notes
+    -----
+    Up and down once: T = base + setup + 2 tree_s + S max(2/inner, 2 (N-1)/N / outer) / 0.92 over
+    N islands. Every rank of a chain sends the buffer up and down; over the network the two trees carry half the
+    buffer each, N-1 edges a tree, both ways, spread evenly over N islands.
+
+    References
+    ----------
+    .. [1] P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast,
+       reduction and scan," Parallel Computing 35(12), 2009.
+    .. [2] S. Jeaugey, "Massively scale your deep learning training with NCCL 2.4," NVIDIA, 2019.
+    """
+    inner = 2 / wire.inner_bytes_per_s
+    outer = 2 * (wire.islands - 1) / wire.islands / wire.outer_bytes_per_s
+    return wire.base_s + wire.setup_s + 2 * wire.tree_s, max(inner, outer) / TREE_SHARE
+
+
+def direct(wire: Wire) -> tuple[float, float]:
+    """Latency and slope of an all-to-all: every rank sends a piece of 1/ranks to every other.
+
+    Notes
+    -----
+    T = base + hop + (n-2) peer + S max((w-1)/n / inner, w (n-w)/n / outer) + S/(n copy), w ranks
+    in an island, of whose pieces n-w of n leave it.
+    """
+    n, w = wire.ranks, wire.width
+    inner = (w - 1) / n / wire.inner_bytes_per_s
+    outer = w * (n - w) / n / wire.outer_bytes_per_s
+    latency_s = wire.base_s + wire.exchange_hop_s + (n - 2) * wire.peer_s
+    return latency_s, max(inner, outer) / wire.message_share + 1 / (n * wire.copy_bytes_per_s)
+
+
+def chain(wire: Wire) -> tuple[float, float]:
+    """Latency and slope of a broadcast along a pipelined chain.
+
+    Notes
+    -----
+    T = base + setup + pass_s + S / rate: the message is cut into slices, of which all but the first
+    follow without a gap.
+    """
+    return wire.base_s + wire.setup_s + wire.pass_s, 1 / wire.ring_bytes_per_s
+
+
+def message(wire: Wire) -> tuple[float, float]:
+    """Latency and slope of a message from one rank to another, over the slower level.
+
+    Notes
+    -----
+    T = base + hop + S / rate (Hockney). Half of the rate is reached at latency times rate.
+
+    References
+    ----------
+    .. [1] R. Hockney, "The communication challenge for MPP: Intel Paragon and Meiko CS-2,"
+       Parallel Computing 20(3), 1994.
+    """
+    outer = wire.outer_bytes_per_s / wire.width
+    rate = min(wire.inner_bytes_per_s, outer) * wire.message_share
+    return wire.base_s + wire.message_hop_s, 1 / rate
+
+
+def _in_switch(path: GroupPath, links: Links) -> Iterator[Candidate]:
+    """Yield the in-switch all-reduce of a switched domain, with a tree between domains.
+
+    Notes
+    -----
+    Each rank reads its 1/w of the buffer reduced by the switch and writes it to all: per GPU S in
+    and S/w out, then the reverse. T = base + setup + 2 levels hop + S max((1 + 1/w)/(e B), outer).
+    """
+    islands, width = _islands(path)
+    inner = links.get(path.scale_up_link)
+    if not inner or not inner.in_switch or path.scale_up_kind != "switch" or width < 3:
+        return
+    for protocol, wire in wires(path, links):
+        if protocol == SIMPLE:
+            nvls = inner.in_switch
+            inside = (1 + 1 / width) / (nvls.efficiency * path.scale_up_bytes_per_s)
+            outside = 2 * (islands - 1) / islands / wire.outer_bytes_per_s
+            levels = (islands - 1).bit_length()
+            latency_s = inner.base_latency + nvls.setup + 2 * levels * wire.outer_hop_s
+            share = TREE_SHARE if islands > 1 else 1.0
+            yield Candidate("nvls", protocol, latency_s, max(inside, outside) / share)

@@ -1,0 +1,124 @@
+"""Time of fused attention kernels: one thread block a tile of queries, looping over keys.
+
+Left out: the exact tile schedule of a library version, dropout, bias, a head size of values that
+differs from that of keys, splitting the keys of one query among blocks (decoding).
+
+References
+----------
+.. [1] T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,"
+   arXiv:2307.08691, 2023.
+.. [2] J. Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and
+   Low-precision," arXiv:2407.08608, 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+
+Array = NDArray[np.float64]
+HEAD_STEP = 32.0  # kernels are compiled for head sizes that are multiples of 32
+KEY_STEP = 64.0  # keys are visited in tiles of 64
+BACKWARD_FLOP = 2.5  # five products instead of two [1]
+BACKWARD_BYTES = 2.5  # q k v o do and statistics in, dq dk dv out, dq in fp32
+
+
+@dataclass(frozen=True)
+class AttentionShapes:
+    """Shapes of attention cores on one rank, each an ndarray (n,); `window` 0 is full."""
+
+    batch: Array
+    q_len: Array
+    kv_len: Array
+    heads: Array
+    kv_heads: Array
+    head_dim: Array
+    causal: NDArray[np.bool_]
+    window: Array
+
+
+def attention_row(
+    device: Device, profile: Profile, dtype: str, generation: str, backward: bool, sustained: bool
+) -> Array:
+    """Numbers of a device and a generation: sms, rate of an SM, memory, setup and so on."""
+    c = profile.attention_coefficients(generation)
+    clock = profile.training_clock_fraction if sustained else 1.0
+    efficiency = c.backward_efficiency if backward else c.forward_efficiency
+    peak = matrix_peak(device, dtype) * clock * efficiency
+    work = BACKWARD_FLOP if backward else 1.0
+    moved = BACKWARD_BYTES if backward else 1.0
+    return np.array(
+        [
+            device.sms,
+            peak / device.sms / work,
+            device.memory_bandwidth * c.memory_efficiency / (moved * dtype_bytes(dtype)),
+            c.q_tile,
+            c.tile_setup_s,
+            c.head_dim_penalty,
+            c.kernel_floor_s,
+        ]
+    )
+
+
+def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Array]:
+    """Time of fused attention cores, softmax(Q K^T) V.
+
+    Parameters
+    ----------
+    shapes : AttentionShapes
+        q_len, kv_len, heads, head_dim >= 1; kv_len >= q_len where causal.
+    row : ndarray (7,)
+        Device and coefficients, from `attention_row`.
+
+    Returns
+    -------
+    tuple of ndarray (n,)
+        Time of one kernel, of its blocks alone, of its traffic alone. [s]
+
+    Notes
+    -----
+    A block of q_tile queries takes setup + 4 q_tile d keys / rate, over the keys it may see. With
+    W the work of all blocks over the SMs and L the longest block, blocks_s = (W^1.5 + L^1.5)^(2/3).
+    The traffic of q, k, v and o is added: a block's loads and stores at its ends are not hidden.
+    """
+    sms, rate, elements_per_s, q_tile, setup_s, penalty, floor_s = row
+    d = np.ceil(shapes.head_dim / HEAD_STEP) * HEAD_STEP
+    mean_keys, most_keys = visible_keys(shapes, q_tile)
+    small = 1.0 + penalty * np.maximum(128.0 / d - 1.0, 0.0)
+    key_s = 4.0 * q_tile * d / rate * small
+    blocks = shapes.batch * shapes.heads * np.ceil(shapes.q_len / q_tile)
+    work_s = blocks * (setup_s + mean_keys * key_s) / sms
+    longest_s = setup_s + most_keys * key_s
+    blocks_s = np.cbrt((work_s * np.sqrt(work_s) + longest_s * np.sqrt(longest_s)) ** 2)
+    elements = 2.0 * shapes.batch * shapes.head_dim * (
+        shapes.q_len * shapes.heads + shapes.kv_len * shapes.kv_heads
+    )  # fmt: skip
+    traffic_s = elements / elements_per_s
+    return blocks_s + traffic_s + floor_s, blocks_s, traffic_s
+
+
+def visible_keys(shapes: AttentionShapes, q_tile: float) -> tuple[Array, Array]:
+    """Keys that a block of queries visits, mean over blocks and most.
+
+    Notes
+    -----
+    Whole tiles of 64 keys. A causal block sees the keys up to its last query: with the queries
+    at the end of the keys, its mean over blocks is kv - q + (q + q_tile) / 2, at most kv. A
+    sliding window limits it to window + q_tile keys.
+    """
+    full = np.ceil(shapes.kv_len / KEY_STEP) * KEY_STEP
+    q = shapes.q_len
+    triangle = shapes.kv_len - q + (q + np.minimum(q_tile, q)) / 2.0
+    mean = np.where(shapes.causal, np.minimum(full, triangle), full)
+    band = shapes.window + q_tile
+    windowed = shapes.window > 0
+    return (
+        np.where(windowed, np.minimum(mean, band), mean),
+        np.where(windowed, np.minimum(full, band), full),
+    )

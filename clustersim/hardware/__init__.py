@@ -1,0 +1,1 @@
+"""What exists: nodes, scale-up domains, fabrics, and the paths through them."""

@@ -1,0 +1,1 @@
+"""What is computed: parameters and arithmetic of a transformer, before anything is divided."""

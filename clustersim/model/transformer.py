@@ -1,0 +1,113 @@
+"""Parameters and arithmetic of a dense transformer.
+
+Covers GPT and Llama shapes: learned, rotary or ALiBi positions, grouped-query attention, gated
+MLP, parallel block, sliding window, tied or untied embeddings. Left out: mixture of experts.
+"""
+
+from __future__ import annotations
+
+from clustersim.spec.model import Model
+
+
+def attention_weights(model: Model) -> int:
+    """Weights of the query, key, value and output products of one layer."""
+    q_width = model.attention_heads * model.head_dim
+    kv_width = model.kv_heads * model.head_dim
+    return model.hidden * (2 * q_width + 2 * kv_width)
+
+
+def mlp_weights(model: Model) -> int:
+    """Weights of the matrix products of one MLP."""
+    return model.hidden * model.ffn * (3 if model.gated_mlp else 2)
+
+
+def norm_parameters(model: Model) -> int:
+    """Parameters of one norm: a gain, and a bias for a layer norm."""
+    return model.hidden * (2 if model.norm == "layer_norm" else 1)
+
+
+def layer_vector_parameters(model: Model) -> int:
+    """Parameters of one layer outside its matrix products: norms and biases."""
+    norms = norm_parameters(model) * (1 if model.parallel_block else 2)
+    if not model.bias:
+        return norms
+    q_width = model.attention_heads * model.head_dim
+    kv_width = model.kv_heads * model.head_dim
+    branches = 2 if model.gated_mlp else 1
+    return norms + q_width + 2 * kv_width + model.hidden + branches * model.ffn + model.hidden
+
+
+def layer_parameters(model: Model) -> int:
+    """All parameters of one layer."""
+    return attention_weights(model) + mlp_weights(model) + layer_vector_parameters(model)
+
+
+def embedding_parameters(model: Model) -> int:
+    """The (padded) token table and the table of learned positions."""
+    positions = model.max_positions * model.hidden if model.position == "learned" else 0
+    return model.padded_vocab * model.hidden + positions
+
+
+def head_parameters(model: Model) -> int:
+    """Final norm and, where it is not tied to the embedding, the output projection."""
+    projection = 0 if model.tied_embeddings else model.padded_vocab * model.hidden
+    return norm_parameters(model) + projection
+
+
+def total_parameters(model: Model) -> int:
+    """All parameters, a tied embedding once."""
+    return (
+        model.layers * layer_parameters(model)
+        + embedding_parameters(model)
+        + head_parameters(model)
+    )
+
+
+def attention_context(model: Model, sequence_length: int) -> float:
+    """Keys that a query meets on average under a causal mask, and a window where there is one."""
+    s, w = sequence_length, model.sliding_window or sequence_length
+    w = min(w, s)
+    return w - w * (w - 1) / (2 * s)
+
+
+def model_flop_per_token(model: Model, sequence_length: int) -> float:
+    """Arithmetic of one token, forward and backward, without recomputation.
+
+    Returns
+    -------
+    float
+        ``6 (W + V h) + 12 l s a d``: weights in matrix products and the output projection (the
+        vocabulary as the model defines it, without padding), and the whole attention matrix: no
+        credit for causality or a window. [FLOP]
+
+    References
+    ----------
+    .. [1] A. Chowdhery et al., "PaLM: Scaling language modeling with pathways", appendix B, 2022,
+       https://arxiv.org/abs/2204.02311
+    .. [2] V. Korthikanti et al., "Reducing activation recomputation in large transformer models",
+       appendix A, 2022, https://arxiv.org/abs/2205.05198
+    """
+    weights = model.layers * (attention_weights(model) + mlp_weights(model))
+    head = model.vocab * model.hidden
+    width = model.attention_heads * model.head_dim
+    return 6.0 * (weights + head) + 12.0 * model.layers * sequence_length * width
+
+
+def recomputed_flop_per_token(
+    model: Model, sequence_length: int, core_layers: float, full_layers: float
+) -> float:
+    """Arithmetic that is done again in the backward pass.
+
+    Parameters
+    ----------
+    core_layers, full_layers : float
+        Layers whose attention core alone, and layers that whole, are computed again.
+
+    Returns
+    -------
+    float
+        [FLOP] a token, counted as `model_flop_per_token` counts.
+    """
+    core = 4.0 * sequence_length * model.attention_heads * model.head_dim
+    weights = 2.0 * (attention_weights(model) + mlp_weights(model))
+    return core_layers * core + full_layers * (core + weights)

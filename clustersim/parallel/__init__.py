@@ -1,0 +1,1 @@
+"""Who computes it: mesh, layers per stage, schedules, memory, speeds of ranks."""

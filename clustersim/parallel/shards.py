@@ -1,0 +1,42 @@
+"""Parameters that one rank holds, chunk by chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.model import transformer
+from clustersim.parallel.layers import Layers
+from clustersim.spec.model import Model
+from clustersim.spec.scenario import Scenario
+
+
+def rank_layer_parameters(model: Model, tensor_parallel: int) -> float:
+    """Parameters of one layer on one tensor-parallel rank.
+
+    Products are divided; norms, and the biases of row-parallel products, are on every rank.
+    """
+    weights = transformer.attention_weights(model) + transformer.mlp_weights(model)
+    norms = transformer.norm_parameters(model) * (1 if model.parallel_block else 2)
+    row_biases = 2 * model.hidden if model.bias else 0
+    column_biases = transformer.layer_vector_parameters(model) - norms - row_biases
+    return (weights + column_biases) / tensor_parallel + norms + row_biases
+
+
+def chunk_parameters(scenario: Scenario, layers: Layers) -> NDArray[np.float64]:
+    """Parameters of each chunk on one rank, embedding and head included.
+
+    Returns
+    -------
+    ndarray of float64 (stages, chunks)
+        With tied embeddings and more than one stage, the last stage holds a copy of the table.
+    """
+    model, tp = scenario.model, scenario.parallelism.tensor_parallel
+    held = layers.count * rank_layer_parameters(model, tp)
+    positions = model.max_positions * model.hidden if model.position == "learned" else 0
+    table = model.padded_vocab * model.hidden / tp
+    held[0, 0] += table + positions
+    held[-1, -1] += transformer.norm_parameters(model)
+    if not model.tied_embeddings or layers.stages > 1:
+        held[-1, -1] += table
+    return held

@@ -1,0 +1,6 @@
+"""Scenario to result; sensitivities and what-ifs, which re-price and replay the same program."""
+
+from clustersim.run.simulate import Result, simulate
+from clustersim.run.whatif import nearest_knobs
+
+__all__ = ["Result", "nearest_knobs", "simulate"]

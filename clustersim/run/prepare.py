@@ -1,0 +1,121 @@
+"""From a scenario to a priced program: everything that does not depend on a random draw."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.platform import Platform, build_platform
+from clustersim.cost.program import ProgramCosts, price_program
+from clustersim.engine.durations import Durations
+from clustersim.engine.order import Order, compile_order
+from clustersim.parallel.mesh import Mesh, build_mesh
+from clustersim.parallel.speeds import draw_speeds, fold_replicas, largest_of_normals
+from clustersim.spec.scenario import Scenario
+from clustersim.workload.program import Program
+from clustersim.workload.training import build_training_program
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario, its program and its prices."""
+
+    scenario: Scenario
+    mesh: Mesh
+    program: Program
+    platform: Platform
+    costs: ProgramCosts
+
+    @cached_property
+    def order(self) -> Order:
+        """Static order of the program's rows, made once."""
+        return compile_order(self.program)
+
+    def repriced(self, platform: Platform) -> Prepared:
+        """The same program on another platform."""
+        costs = price_program(self.program, platform)
+        return replace(self, platform=platform, costs=costs)
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Place, compile and price a scenario."""
+    mesh = build_mesh(scenario)
+    program = build_training_program(scenario)
+    platform = build_platform(scenario, mesh)
+    return Prepared(scenario, mesh, program, platform, price_program(program, platform))
+
+
+def named_rng(seed: int, name: str, replication: int) -> np.random.Generator:
+    """A random stream of its own for each name and replication."""
+    key = (zlib.crc32(name.encode()), replication)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of the fleet: speeds of classes of replicas, and noise of their ops.
+
+    Attributes
+    ----------
+    rank_factor : ndarray of float64 (stages, replicas, tensor_parallel)
+        Kernel time over nominal kernel time of each GPU.
+    factor : ndarray of float64 (stages, classes)
+        The slowest member of each tensor-parallel group.
+    multiplicity, first : ndarray of int64 (classes,)
+        Replicas of each class, and one of them.
+    noise : ndarray of float64 (noisy ops, classes) or None
+        Extra kernel time as a fraction, for the ops of `noisy_rows`.
+    """
+
+    rank_factor: Floats
+    factor: Floats
+    multiplicity: NDArray[np.int64]
+    first: NDArray[np.int64]
+    noise: Floats | None = None
+
+
+def noisy_rows(prepared: Prepared) -> NDArray[np.int64]:
+    """Rows whose time depends on the speed of a GPU."""
+    return np.flatnonzero(prepared.costs.compute_s[prepared.program.template] > 0.0)
+
+
+def draw_fleet(prepared: Prepared, replication: int) -> Draw:
+    """Draw speeds and noise for one replication."""
+    scenario, mesh = prepared.scenario, prepared.mesh
+    fleet, seed = scenario.fleet, scenario.run.seed
+    speeds = draw_speeds(fleet, mesh, named_rng(seed, "speeds", replication))
+    if not fleet.kernel_jitter:
+        factor, multiplicity, first = fold_replicas(speeds.stage_factor)
+        return Draw(speeds.rank_factor, factor, multiplicity, first)
+    replicas = mesh.data_parallel
+    noise = _noise(prepared, named_rng(seed, "jitter", replication))
+    every = np.arange(replicas, dtype=np.int64)
+    return Draw(speeds.rank_factor, speeds.stage_factor, np.ones_like(every), every, noise)
+
+
+def _noise(prepared: Prepared, rng: np.random.Generator) -> Floats:
+    """Extra time of each op: the slowest of a group, averaged over its synchronisations."""
+    rows = noisy_rows(prepared)
+    mean, deviation = largest_of_normals(prepared.mesh.tensor_parallel)
+    syncs = prepared.costs.syncs[prepared.program.template[rows]]
+    drawn = rng.standard_normal((rows.size, prepared.mesh.data_parallel))
+    scale = deviation / np.sqrt(syncs)
+    return prepared.scenario.fleet.kernel_jitter * (mean + scale[:, None] * drawn)
+
+
+def durations_of(prepared: Prepared, draw: Draw) -> Durations:
+    """Time alone of every op for every class of replicas."""
+    program, costs = prepared.program, prepared.costs
+    compute_s = costs.compute_s[program.template]
+    stretch = draw.factor[program.stage]
+    if draw.noise is not None:
+        stretch[noisy_rows(prepared)] *= np.maximum(0.0, 1.0 + draw.noise)
+    stretch *= compute_s[:, None]
+    stretch += costs.fixed_s[program.template][:, None]
+    return Durations(stretch, costs.drag[program.template], draw.multiplicity)

@@ -1,0 +1,1 @@
+"""What was asked: documents with line numbers, and the frozen records they become."""

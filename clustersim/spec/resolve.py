@@ -1,0 +1,185 @@
+"""From a name or a path to a complete, checked record; and back to text.
+
+`load_scenario` and its siblings read a file, follow `extends` and references, apply overrides,
+validate, and cross-check. Whatever is wrong is reported in one `SpecError` with the place of
+every mistake.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ruamel.yaml import YAML
+
+from clustersim.errors import Problem, SpecError
+from clustersim.spec.base import Record
+from clustersim.spec.checks import Checked, check_scenario, find_conflicts
+from clustersim.spec.device import Device
+from clustersim.spec.documents import Document, Path_
+from clustersim.spec.fleet import Fleet
+from clustersim.spec.merge import load_tree
+from clustersim.spec.model import Model
+from clustersim.spec.names import list_names
+from clustersim.spec.problems import rest_of, validate
+from clustersim.spec.scenario import Scenario
+from clustersim.spec.software import Software
+from clustersim.spec.topology import Topology
+
+if TYPE_CHECKING:
+    from clustersim.spec.link import Link
+    from clustersim.spec.profile import Profile
+
+__all__ = [
+    "Checked",
+    "check_scenario",
+    "dump_record",
+    "dump_scenario",
+    "list_names",
+    "load_checked_scenario",
+    "load_device",
+    "load_fleet",
+    "load_link",
+    "load_model",
+    "load_profile",
+    "load_scenario",
+    "load_software",
+    "load_topology",
+]
+
+
+def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Load a scenario.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped scenario with or without `.yaml`.
+    overrides : sequence of str
+        Assignments ``a.b=c``, the right side in YAML; checked like the file itself.
+
+    Returns
+    -------
+    Scenario
+        Complete, frozen, in SI units.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
+    return load_checked_scenario(source, overrides)[0]
+
+
+def load_checked_scenario(
+    source: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Scenario, Checked]:
+    """Load a scenario together with the warnings about it; see `load_scenario`.
+
+    Returns
+    -------
+    scenario : Scenario
+        The record.
+    checked : Checked
+        Its `warnings`; it has no problems, since those raise.
+    """
+    document = load_tree("scenario", source, overrides)
+    try:
+        scenario = validate(Scenario, document)
+    except SpecError as error:
+        raise SpecError([*error.problems, *_further_problems(document)]) from None
+    checked = check_scenario(scenario, document)
+    if checked.problems:
+        raise SpecError(checked.problems)
+    return scenario, checked
+
+
+def _further_problems(document: Document) -> list[Problem]:
+    """Return what cross checks find in a document that is not valid, as far as they can tell.
+
+    What depends on a value that the author did not mean is left out.
+    """
+    scenario, suspect = rest_of(Scenario, document)
+    if scenario is None:
+        return []
+    found = find_conflicts(scenario, document)
+    return [
+        finding.problem
+        for finding in found
+        if not finding.is_warning and not _rests_on(finding.involves, suspect)
+    ]
+
+
+def _rests_on(involved: frozenset[Path_], suspect: frozenset[Path_]) -> bool:
+    return any(
+        path[: len(wrong)] == wrong or wrong[: len(path)] == path
+        for path in involved
+        for wrong in suspect
+    )
+
+
+def load_topology(source: str | Path) -> Topology:
+    """Load a cluster by name or path; `load_scenario` says what is refused."""
+    return validate(Topology, load_tree("topology", source))
+
+
+def load_device(source: str | Path) -> Device:
+    """Load an accelerator by name, alias or path; `load_scenario` says what is refused."""
+    return validate(Device, load_tree("device", source))
+
+
+def load_model(source: str | Path) -> Model:
+    """Load a model by name or path; `load_scenario` says what is refused."""
+    return validate(Model, load_tree("model", source))
+
+
+def load_software(source: str | Path) -> Software:
+    """Load a software generation by name or path; `load_scenario` says what is refused."""
+    return validate(Software, load_tree("software", source))
+
+
+def load_fleet(source: str | Path) -> Fleet:
+    """Load a fleet by name or path; `load_scenario` says what is refused."""
+    return validate(Fleet, load_tree("fleet", source))
+
+
+def load_link(source: str | Path) -> Link:
+    """Load a kind of link by name or path; `load_scenario` says what is refused."""
+    from clustersim.spec.link import Link
+
+    return validate(Link, load_tree("link", source))
+
+
+def load_profile(source: str | Path) -> Profile:
+    """Load a hardware profile by name or path; `load_scenario` says what is refused."""
+    from clustersim.spec.profile import Profile
+
+    return validate(Profile, load_tree("profile", source))
+
+
+def dump_record(record: Record) -> str:
+    """Write a record as YAML that reads back to an equal record, and to the same text."""
+    writer = YAML()
+    writer.width = 2**16  # no line is broken, so that no text depends on how it is
+    writer.allow_unicode = True
+    stream = io.StringIO()
+    writer.dump(record.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def dump_scenario(scenario: Scenario) -> str:
+    """Write a resolved scenario: complete, in one file, without references.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        A valid record.
+
+    Returns
+    -------
+    str
+        YAML. Loaded again it gives an equal record, dumped again the same bytes.
+    """
+    return dump_record(scenario)

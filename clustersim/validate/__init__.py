@@ -1,0 +1,1 @@
+"""Published cases in, errors out: what others measured against what we predict."""

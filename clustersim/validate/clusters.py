@@ -1,0 +1,144 @@
+"""The cluster of a published row (rule 16 of the published README): links and fabric from words.
+
+A row says how many adapters a node has and how fast they are, and names the network in words.
+Figures of switches and hosts are not in the rows; those assumed here change latencies by parts of
+a microsecond and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+
+from clustersim.spec.device import Device
+from clustersim.spec.topology import Fabric, Host, Nics, Node, ScaleUp, Switch, Topology
+from clustersim.validate.capabilities import NotComparableError
+from clustersim.validate.cases import Case
+
+GBIT = 1e9 / 8  # bytes/s in 1 Gb/s
+
+TRANSPORTS = (  # word in `inter` -> link kind, ports and latency of its switch [s]
+    ("roce", "roce", 64, 0.6e-6),  # latency assumed: shallow-buffer Ethernet ASIC, cut-through
+    ("infiniband", "infiniband", 40, 0.13e-6),  # NVIDIA QM8700 product brief: 40 ports, 130 ns
+    ("omni-path", "omni_path", 48, 0.11e-6),  # Intel Omni-Path edge switch: 48 ports, 110 ns
+    ("omni path", "omni_path", 48, 0.11e-6),
+    ("slingshot", "slingshot", 64, 0.35e-6),  # De Sensi et al., SC 2020: 350 ns
+    ("efa", "ethernet", 64, 0.6e-6),  # assumed as RoCE
+    ("ethernet", "ethernet", 64, 0.6e-6),
+)
+NETWORK_IN_DOUBT = ("infiniband", 40, 0.13e-6)
+FABRIC_EFFICIENCY = 1.0  # share of a NIC's rate; losses belong to the links and profiles
+HOST = Host(cpu="not stated", sockets=2, dram=2.0**40, dram_bandwidth=400e9, pcie_switches=4)
+
+
+def build_topology(case: Case, device: Device, gpus: int, notes: list[str]) -> Topology:
+    """Cluster of a row: as many whole nodes as hold its GPUs.
+
+    Parameters
+    ----------
+    gpus : int
+        Devices that the job uses.
+    notes : list of str
+        What had to be assumed is appended.
+
+    Raises
+    ------
+    NotComparableError
+        If the row spans nodes and says nothing of their network.
+    """
+    per_node = case.gpus_per_node or min(gpus, 8)
+    if case.gpus_per_node is None:
+        notes.append(f"gpus_per_node {per_node}")
+    nic_count = case.interconnect.nic_count
+    if nic_count == 0 and gpus > per_node:
+        per_node = gpus  # rule 16: without adapters the row is one node or one NVLink domain
+        notes.append("rule 16: no adapters, one NVLink domain as one node")
+    nodes = -(-gpus // per_node)
+    node = Node(
+        device=device,
+        gpus=per_node,
+        scale_up=_scale_up(case, device, per_node, notes),
+        nics=_nics(case, nodes, notes),
+        host=HOST,
+    )
+    return Topology(
+        name=f"{case.id}-cluster",
+        title=case.interconnect.inter or "",
+        node=node,
+        nodes=nodes,
+        fabric=_fabric(case, nodes, node.nics),
+        sources={"cluster": case.source.table or case.source.title},
+    )
+
+
+def _scale_up(case: Case, device: Device, per_node: int, notes: list[str]) -> ScaleUp:
+    words = (case.interconnect.intra or "").lower()
+    domain = case.interconnect.nvlink_domain_gpus
+    if domain is None:
+        domain = per_node if device.scale_up_link else 1
+        notes.append(f"nvlink_domain_gpus {domain}")
+    rate = case.interconnect.intra_gbytes_per_s
+    bandwidth = rate * 1e9 if rate else device.scale_up_bandwidth
+    if not rate:
+        notes.append("rule 16: scale-up bandwidth from the catalogue")
+    link = device.scale_up_link
+    over_pcie = link is None or link.startswith("pcie") or "pcie" in words
+    if over_pcie:
+        return ScaleUp(
+            kind="pcie",
+            link=link if link and link.startswith("pcie") else "pcie4",
+            domain_gpus=max(1, domain),
+            bandwidth=bandwidth or device.pcie_bandwidth,
+        )
+    assert link is not None
+    direct = "nvswitch" not in words and (domain <= 4 or "infinity fabric" in words)
+    kind = "mesh" if direct else "switch"
+    bandwidth = bandwidth or device.pcie_bandwidth
+    return ScaleUp.model_validate(
+        {"kind": kind, "link": link, "domain_gpus": max(1, domain), "bandwidth": bandwidth}
+    )
+
+
+def _transport(case: Case) -> tuple[str, int, float] | None:
+    words = (case.interconnect.inter or "").lower()
+    for word, link, ports, latency_s in TRANSPORTS:
+        if re.search(rf"\b{word}\b", words):
+            return link, ports, latency_s
+    return None
+
+
+def _nics(case: Case, nodes: int, notes: list[str]) -> Nics:
+    count, rate = case.interconnect.nic_count, case.interconnect.nic_gbps
+    found = _transport(case)
+    link = (found or NETWORK_IN_DOUBT)[0]
+    if nodes == 1:
+        return Nics(count=count or 0, bandwidth=(rate or 0.0) * GBIT, link=link)
+    if not count or not rate:
+        raise NotComparableError(f"{nodes} nodes, but the network is not stated (rule 16)")
+    if found is None:
+        notes.append(f"network taken as {link}: {case.interconnect.inter or 'not stated'}")
+    return Nics(count=count, bandwidth=rate * GBIT, link=link)
+
+
+def _fabric(case: Case, nodes: int, nics: Nics) -> Fabric:
+    if nodes == 1:
+        return Fabric(kind="single_node")
+    words = (case.interconnect.inter or "").lower()
+    _, ports, latency_s = _transport(case) or NETWORK_IN_DOUBT
+    port_bandwidth = nics.bandwidth
+    if (stated := re.search(r"(\d+)x(\d+)g\b", words)) and int(stated[1]) > nics.count:
+        ports, port_bandwidth = int(stated[1]), int(stated[2]) * GBIT
+    rails = "rail" in words
+    planes = nics.count if rails else 1
+    return Fabric(
+        kind="rail_clos" if rails else "fat_tree",
+        tiers=_tiers(nodes * nics.count // planes, ports),
+        switch=Switch(ports=ports, port_bandwidth=port_bandwidth, latency=latency_s),
+        efficiency=FABRIC_EFFICIENCY,
+    )
+
+
+def _tiers(endpoints: int, ports: int) -> int:
+    """Tiers of the smallest full-bisection tree of these switches that holds the endpoints."""
+    if endpoints <= ports:
+        return 1
+    return 2 if endpoints <= ports * ports // 2 else 3

@@ -1,0 +1,343 @@
+"""Published cases through the simulator: one entry a measured quantity, and their summary.
+
+The simulator is given as a `Predictor`, so that this module knows scenarios and numbers only. A
+case that cannot be compared is an entry with a reason; nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from clustersim.errors import ClusterSimError
+from clustersim.spec.scenario import Scenario
+from clustersim.validate import formulas, memory
+from clustersim.validate.capabilities import NotComparableError
+from clustersim.validate.cases import Case, CaseFile, ServingRow, read_case_file
+from clustersim.validate.rules import Catalogue, Conversion, convert, shipped_catalogue
+from clustersim.validate.series import series_report
+from clustersim.validate.summary import rank_correlations, summarise
+
+FITS_FRACTION = 0.92  # of device memory (rules 6 and 9)
+DOUBLING_TOLERANCE = 0.05  # rule 6
+SERVING_REASON = "serving is not modelled yet"
+LAYER_METRICS = {
+    "layer_forward_ms": ("layer_forward_s", 0),
+    "layer_backward_ms": ("layer_backward_s", 1),
+}
+
+
+class Predictor(Protocol):
+    """What is asked of the simulator; it must be picklable to run cases in parallel."""
+
+    def step_time_s(self, scenario: Scenario) -> float:
+        """Time of one optimizer step. [s]"""
+
+    def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> Mapping[str, float]:
+        """Terms of memory of a GPU and their `total`; None is the fullest stage. [bytes]"""
+
+    def layer_s(self, scenario: Scenario) -> tuple[float, float]:
+        """Forward and backward time of one layer, recomputation in the latter. [s]"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One measured quantity of one row, predicted or skipped.
+
+    `measured` is in SI units; `error` is ``predicted / measured - 1``.
+    """
+
+    id: str
+    source: str
+    device: str | None
+    status: str
+    reason: str | None
+    metric: str | None
+    predicted: float | None = None
+    measured: float | None = None
+    error: float | None = None
+    assumed: tuple[str, ...] = ()
+    quantity: str | None = None
+    derived_from: str | None = None
+    inferred: tuple[str, ...] = ()
+    evidence: str | None = None
+    tolerance: float | None = None
+    gpus: int | None = None
+    micro_batches: int | None = None
+    series: str | None = None
+    mfu_predicted: float | None = None
+    mfu_printed: float | None = None
+    mfu_difference: float | None = None
+
+    @property
+    def outside_tolerance(self) -> bool:
+        """Whether the entry has a tolerance and misses it."""
+        return (
+            self.tolerance is not None
+            and self.error is not None
+            and abs(self.error) > self.tolerance
+        )
+
+    def document(self) -> dict[str, Any]:
+        """The entry as JSON; optional keys only where they have a value."""
+        data = asdict(self)
+        always = list(data)[: list(data).index("assumed") + 1]
+        return {key: value for key, value in data.items() if key in always or value}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether a case fits in memory, against what its source says or implies."""
+
+    id: str
+    expected: bool
+    predicted: bool
+    memory_bytes: float
+    limit_bytes: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one case gives."""
+
+    entries: tuple[Entry, ...]
+    fit: Fit | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a validation run found."""
+
+    entries: tuple[Entry, ...]
+    fits: tuple[Fit, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case with a tolerance is inside it and every fit is as expected."""
+        inside = not any(entry.outside_tolerance for entry in self.entries)
+        return inside and all(fit.predicted == fit.expected for fit in self.fits)
+
+    def document(self) -> dict[str, Any]:
+        """The report as one JSON document (DESIGN, section 3), with a few more keys."""
+        return {
+            "cases": [entry.document() for entry in self.entries],
+            "summary": summarise(self.entries),
+            "spearman": rank_correlations(self.entries),
+            "series": series_report(self.entries),
+            "fits": [asdict(fit) for fit in self.fits],
+        }
+
+
+def validate_files(
+    paths: Iterable[str | Path],
+    predictor: Predictor,
+    *,
+    catalogue: Catalogue | None = None,
+    jobs: int = 1,
+) -> Report:
+    """Run every case of the given files.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files in any schema that `cases.read_case_file` knows.
+    catalogue : Catalogue, optional
+        Devices and the default fleet; the shipped ones where it is None.
+    jobs : int
+        Processes; the result does not depend on it.
+
+    Raises
+    ------
+    SpecError
+        If a file has none of the known schemas.
+    """
+    files = [read_case_file(path) for path in paths]
+    return validate_cases(files, predictor, catalogue or shipped_catalogue(), jobs)
+
+
+def validate_cases(
+    files: Sequence[CaseFile], predictor: Predictor, catalogue: Catalogue, jobs: int = 1
+) -> Report:
+    """Run every case of files already read."""
+    cases = [case for file in files for case in file.cases]
+    run: Callable[[Case], Outcome] = partial(run_case, predictor=predictor, catalogue=catalogue)
+    if jobs > 1 and len(cases) > 1:
+        with ProcessPoolExecutor(max_workers=jobs) as pool:
+            outcomes = list(pool.map(run, cases, chunksize=4))
+    else:
+        outcomes = [run(case) for case in cases]
+    entries = [entry for outcome in outcomes for entry in outcome.entries]
+    entries += [entry for file in files for row in file.serving for entry in serving_entries(row)]
+    fits = tuple(outcome.fit for outcome in outcomes if outcome.fit is not None)
+    return Report(tuple(entries), fits)
+
+
+def serving_entries(row: ServingRow) -> list[Entry]:
+    """Entries of a serving row: one a metric, all skipped."""
+    return [
+        Entry(row.id, row.source, row.device, "skipped", SERVING_REASON, metric)
+        for metric in row.metrics or (None,)
+    ]
+
+
+def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:
+    """Convert one row, predict each of its measured quantities, and compare."""
+    try:
+        conversion = convert(case, catalogue, partial(fits_in_memory, predictor=predictor))
+    except ClusterSimError as error:
+        return Outcome(tuple(_skip(entry, error) for entry in _open_entries(case)))
+    entries = []
+    for entry in _open_entries(case):
+        entry = replace(entry, assumed=conversion.assumed, gpus=conversion.scenario.gpus)
+        try:
+            entries.append(_compare(entry, case, conversion, predictor))
+        except ClusterSimError as error:
+            entries.append(_skip(entry, error))
+    return Outcome(tuple(entries), _fit(case, conversion.scenario, predictor))
+
+
+def fits_in_memory(scenario: Scenario, predictor: Predictor) -> bool:
+    """Whether the fullest stage fits in 0.92 of device memory."""
+    needed = predictor.memory_bytes(scenario)["total"]
+    return needed <= FITS_FRACTION * scenario.cluster.node.device.memory
+
+
+def _open_entries(case: Case) -> list[Entry]:
+    """One entry a measured quantity, not compared yet."""
+    blank = Entry(
+        id=case.id,
+        source=case.source_name,
+        device=case.device,
+        status="open",
+        reason=None,
+        metric=None,
+        inferred=case.inferred,
+        evidence=case.evidence,
+        tolerance=case.tolerance,
+        gpus=case.gpus,
+    )
+    entries = []
+    speed = formulas.speed_key(case) or formulas.bound_key(case)
+    if speed:
+        entries.append(replace(blank, metric="step_time_s", quantity=speed))
+    for key, (metric, _) in LAYER_METRICS.items():
+        if isinstance(case.measured.get(key), int | float):
+            entries.append(replace(blank, metric=metric, quantity=key))
+    for quantity in memory.memory_quantities(case):
+        entries.append(replace(blank, metric="memory_bytes", quantity=quantity.key))
+    if not entries:
+        metric = "memory_bytes" if case.kind == "memory" else "step_time_s"
+        printed = ", ".join(case.measured) or "nothing"
+        entries.append(replace(blank, metric=metric, reason=f"only {printed} is printed"))
+    return entries
+
+
+def _skip(entry: Entry, error: ClusterSimError) -> Entry:
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return replace(entry, status="skipped", reason=entry.reason or first_line, micro_batches=None)
+
+
+def _compare(entry: Entry, case: Case, conversion: Conversion, predictor: Predictor) -> Entry:
+    if entry.reason:
+        raise NotComparableError(entry.reason)
+    if entry.metric == "step_time_s":
+        return _compare_step(entry, case, conversion, predictor)
+    if entry.metric == "memory_bytes":
+        return _compare_memory(entry, case, conversion.scenario, predictor)
+    key = entry.quantity or ""
+    index = LAYER_METRICS[key][1]
+    predicted = predictor.layer_s(conversion.scenario)[index]
+    return _done(entry, predicted, float(case.measured[key]) / 1e3)
+
+
+def _compare_step(entry: Entry, case: Case, conversion: Conversion, predictor: Predictor) -> Entry:
+    if formulas.speed_key(case) is None:
+        raise NotComparableError(f"rule 4: {entry.quantity} is only a bound")
+    scenario = conversion.scenario
+    batch = scenario.training.global_batch
+    device = scenario.cluster.node.device
+    peak = device.matrix_peak.get(scenario.training.dtype)
+    measured = formulas.measured_step(case, batch, peak)
+    predicted = predictor.step_time_s(scenario)
+    if conversion.doubled is not None:
+        _check_doubling(predicted, predictor.step_time_s(conversion.doubled))
+    entry = replace(
+        entry,
+        derived_from=measured.derived_from,
+        micro_batches=scenario.micro_batches,
+        series=series_of(case, scenario),
+    )
+    return _with_mfu(_done(entry, predicted, measured.step_time_s), case, batch)
+
+
+def _check_doubling(step_s: float, doubled_s: float) -> None:
+    change = 2 * step_s / doubled_s - 1
+    if abs(change) > DOUBLING_TOLERANCE:
+        raise NotComparableError(
+            f"rule 6: the global batch is not stated and matters: {change:+.1%} throughput "
+            "with twice as many micro-batches"
+        )
+
+
+def _with_mfu(entry: Entry, case: Case, batch: int) -> Entry:
+    """Predicted and printed MFU where the source prints one: their difference is in points."""
+    printed = case.measured.get("mfu")
+    if not isinstance(printed, int | float) or entry.predicted is None:
+        return entry
+    try:
+        predicted = formulas.fraction_of_peak(case, batch, entry.predicted, "mfu")
+    except NotComparableError:
+        return entry
+    if predicted is None:
+        return entry
+    share = printed / 100
+    return replace(
+        entry, mfu_predicted=predicted, mfu_printed=share, mfu_difference=predicted - share
+    )
+
+
+def _compare_memory(entry: Entry, case: Case, scenario: Scenario, predictor: Predictor) -> Entry:
+    quantity = next(q for q in memory.memory_quantities(case) if q.key == entry.quantity)
+    stage = 0 if memory.of_first_stage(quantity.kind) else None
+    if quantity.kind == "variant":
+        baseline = predictor.memory_bytes(scenario, stage)
+        quantity = memory.as_bytes(quantity, memory.predicted_bytes("activations", baseline))
+        other = predictor.memory_bytes(memory.variant_of(scenario, quantity.variant), stage)
+        return _done(entry, memory.predicted_bytes("activations", other), quantity.value)
+    terms = predictor.memory_bytes(scenario, stage)
+    return _done(entry, memory.predicted_bytes(quantity.kind, terms), quantity.value)
+
+
+def _done(entry: Entry, predicted: float, measured: float) -> Entry:
+    if measured <= 0:
+        raise NotComparableError(f"{entry.quantity} is {measured}")
+    return replace(
+        entry,
+        status="ok",
+        predicted=predicted,
+        measured=measured,
+        error=predicted / measured - 1,
+    )
+
+
+def series_of(case: Case, scenario: Scenario) -> str:
+    """Name of the series of runs that differ from this one only in data parallelism."""
+    p, t, model = scenario.parallelism, scenario.training, scenario.model
+    return (
+        f"{case.stack or 'unnamed'}, {model.layers}x{model.hidden}, {model.attention_heads} heads, "
+        f"tp{p.tensor_parallel} pp{p.pipeline_parallel} vpp{p.virtual_stages}, "
+        f"micro-batch {t.micro_batch}, global batch {t.global_batch}, "
+        f"recompute {t.recompute.kind}"
+    )
+
+
+def _fit(case: Case, scenario: Scenario, predictor: Predictor) -> Fit | None:
+    if case.expect_fits is None:
+        return None
+    needed = predictor.memory_bytes(scenario)["total"]
+    limit = FITS_FRACTION * scenario.cluster.node.device.memory
+    return Fit(case.id, case.expect_fits, needed <= limit, needed, limit)

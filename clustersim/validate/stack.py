@@ -1,0 +1,154 @@
+"""The software of a published row: features from its tokens (rules 10, 11, 14, 15).
+
+A feature whose token is absent is off, except as the rules say. Only one feature has no token:
+the input-gradient collective beside the weight gradient; `wgrad_overlap` states its rule.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+from clustersim.spec.device import Device
+from clustersim.spec.scenario import WireDtype
+from clustersim.spec.software import Attention, Features, Software
+from clustersim.validate.cases import Case
+
+FUSED_STACKS = frozenset(
+    {"megatron_bridge", "megatron_core", "torchtitan", "hai_llm", "megascale_moe"}
+)
+DROPOUT_STACKS = frozenset({"megatron_lm", "megatron_deepspeed", "deepspeed"})
+WGRAD_STACKS = frozenset(
+    {"megatron_core", "megatron_bridge", "megascale", "megascale_moe", "internevo", "hai_llm"}
+)
+NEWER_ARCHITECTURES = frozenset({"hopper", "blackwell"})
+
+FEATURE_TOKENS = {
+    "fused_cross_entropy": "fused_cross_entropy",
+    "tp_overlap": "tp_overlap",
+    "pp_overlap": "pp_overlap",
+    "pp_scatter_gather": "pp_scatter_gather",
+    "cuda_graphs_full": "cuda_graphs",
+    "async_data_pipeline": "async_data_pipeline",
+    "network_tuning": "network_tuning",
+    "dp_overlap_reduce": "dp_overlap_reduce",
+    "dp_overlap_gather": "dp_overlap_gather",
+    "fused_kernels": "fused_kernels",
+    "torch_compile": "fused_kernels",
+}
+HANDLED_ELSEWHERE = frozenset(
+    {
+        "dp_overlap",
+        "no_comm_overlap",
+        "flash_attention_1",
+        "flash_attention_2",
+        "flash_attention_3",
+        "unfused_attention",
+        "fused_softmax",
+        "dp_comm_compression",
+        "embedding_balanced_partition",
+        "flexible_layout",
+        "flexible_micro_batches",
+        "sliding_window_attention",
+        "lamb",
+    }
+)
+
+
+def build_software(case: Case, device: Device, notes: list[str]) -> Software:
+    """Features of the row's software; what is not a token of the row goes to `notes`."""
+    tokens = case.tokens
+    features: dict[str, object] = dict.fromkeys(FEATURE_TOKENS.values(), False)
+    features.update({FEATURE_TOKENS[token]: True for token in tokens & FEATURE_TOKENS.keys()})
+    if "dp_overlap" in tokens:
+        features["dp_overlap_reduce"] = features["dp_overlap_gather"] = True
+    features["attention"] = attention_kind(case, device, notes)
+    features["wgrad_overlap"] = wgrad_overlap(case, device, notes)
+    ignored = sorted(tokens - FEATURE_TOKENS.keys() - HANDLED_ELSEWHERE)
+    if ignored:
+        notes.append(f"tokens without effect on this row: {', '.join(ignored)}")
+    year = source_year(case)
+    name = case.stack or "unnamed"
+    return Software(
+        name=f"{name}-{year}" if year else name,
+        features=Features.model_validate(features),
+        source=case.source.title,
+    )
+
+
+def attention_kind(case: Case, device: Device, notes: list[str]) -> Attention:
+    """How the attention core runs: by token, else by rule 10."""
+    tokens = case.tokens
+    for generation in ("3", "2", "1"):
+        if f"flash_attention_{generation}" in tokens:
+            return cast(Attention, f"flash_{generation}")
+    if "unfused_attention" in tokens:
+        return "unfused"
+    if tokens & {"fused_softmax", "fused_kernels"}:
+        return "fused_softmax"
+    fused = device.architecture == "blackwell" or case.stack is None or case.stack in FUSED_STACKS
+    kind: Attention = "fused_softmax"
+    if fused:
+        kind = "flash_3" if device.architecture in NEWER_ARCHITECTURES else "flash_2"
+    notes.append(f"rule 10: attention {kind}")
+    return kind
+
+
+def wgrad_overlap(case: Case, device: Device, notes: list[str]) -> bool:
+    """Whether the input-gradient collective runs beside the weight gradient in the backward pass.
+
+    On for Megatron-LM from 2022 (Korthikanti et al., arXiv:2205.05198, section 4.2.2) and for
+    stacks built on it later; a source without a year counts as such on Hopper and later devices.
+    Off for older Megatron-LM, DeepSpeed and all others, and where the row says that nothing
+    overlaps.
+    """
+    if (case.parallel.tp or 1) == 1:
+        return False
+    year = source_year(case)
+    on = case.stack in WGRAD_STACKS
+    if case.stack == "megatron_lm":
+        recent = device.architecture in NEWER_ARCHITECTURES
+        on = year >= 2022 if year else recent
+    on = on and "no_comm_overlap" not in case.tokens
+    basis = f"{case.stack or 'software not stated'}, {year or 'no year'}"
+    notes.append(f"wgrad_overlap {'on' if on else 'off'} by software and year ({basis})")
+    return on
+
+
+def source_year(case: Case) -> int | None:
+    """Year of the software: from its version, else of the source's title or arXiv number."""
+    for text in (case.software.version or "", case.source.title, case.source.table or ""):
+        if found := re.search(r"\b(20[12]\d)\b", text):
+            return int(found[1])
+    if found := re.search(r"arxiv\.org/abs/(\d\d)\d\d\.", case.source.url or ""):
+        return 2000 + int(found[1])
+    return None
+
+
+def gradient_dtypes(case: Case, notes: list[str]) -> tuple[WireDtype, WireDtype]:
+    """Datatypes of the accumulated gradient and of the gradient on the wire (rule 14)."""
+    compute = case.precision or "bf16"
+    grad, wire = case.grad_dtype, case.comm_dtype
+    if grad is None:
+        grad, by_rule = _rule_14(case.stack, compute)
+        wire = wire or by_rule
+        notes.append(f"rule 14: gradients {grad} accumulated, {wire} on the wire")
+    elif wire is None:
+        wire = grad
+        notes.append(f"rule 14: gradients {wire} on the wire")
+    if "dp_comm_compression" in case.tokens and case.comm_dtype is None:
+        wire = compute
+    return cast(WireDtype, grad), cast(WireDtype, wire)
+
+
+def _rule_14(stack: str | None, compute: str) -> tuple[str, str]:
+    if stack in {"megatron_bridge", "llm_foundry"}:
+        return "bf16", "bf16"
+    if stack in {"megatron_deepspeed", "deepspeed"} and compute == "fp16":
+        return "fp16", "fp16"
+    return "fp32", "fp32"
+
+
+def dropout(case: Case) -> bool:
+    """Whether dropout masks are stored (rule 15)."""
+    return case.precision == "fp16" and case.stack in DROPOUT_STACKS

@@ -1,0 +1,183 @@
+"""A validation report in words: tables for a terminal and for `validation/README.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from clustersim.validate.runner import Entry, Report
+from clustersim.validate.summary import summarise
+
+BEGIN, END = "<!-- table: begin (generated) -->", "<!-- table: end -->"
+SUMMARY_COLUMNS = ("group", "cases", "skipped", "median", "mean", "p90", "bias")
+
+
+def exit_code(report: Report) -> int:
+    """0; 1 where a case is outside its tolerance or fits in memory when it should not."""
+    return 0 if report.passed else 1
+
+
+def percent(value: float | None, sign: bool = False) -> str:
+    """A fraction as per cent with one decimal, for people."""
+    if value is None:
+        return "-"
+    return f"{100 * value:+.1f}%" if sign else f"{100 * value:.1f}%"
+
+
+def summary_cells(report: Report) -> list[tuple[str, ...]]:
+    """Rows of the summary as text, in the order of `SUMMARY_COLUMNS`."""
+    return [
+        (
+            row["group"],
+            str(row["cases"]),
+            str(row["skipped"]),
+            percent(row["median_ape"]),
+            percent(row["mape"]),
+            percent(row["p90_ape"]),
+            percent(row["bias"], sign=True),
+        )
+        for row in summarise(report.entries)
+    ]
+
+
+def worst_entries(report: Report, count: int = 10) -> list[Entry]:
+    """The entries of largest absolute error."""
+    compared = [entry for entry in report.entries if entry.error is not None]
+    return sorted(compared, key=lambda entry: (-abs(entry.error or 0.0), entry.id))[:count]
+
+
+def skip_reasons(report: Report) -> list[tuple[str, int]]:
+    """Reasons for skipping and how many entries each takes, most frequent first."""
+    counts: dict[str, int] = {}
+    for entry in report.entries:
+        if entry.status == "skipped":
+            reason = entry.reason or "no reason"
+            counts[reason] = counts.get(reason, 0) + 1
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def render(report: Report, *, worst: int = 10) -> str:
+    """The report as plain text: summary, worst cases, missed tolerances, reasons."""
+    parts = [plain_table(SUMMARY_COLUMNS, summary_cells(report))]
+    cells = [entry_cells(entry) for entry in worst_entries(report, worst)]
+    if cells:
+        parts.append("largest errors\n" + plain_table(ENTRY_COLUMNS, cells))
+    missed = [entry for entry in report.entries if entry.outside_tolerance]
+    if missed:
+        cells = [(*entry_cells(entry), percent(entry.tolerance)) for entry in missed]
+        parts.append("outside tolerance\n" + plain_table((*ENTRY_COLUMNS, "tolerance"), cells))
+    wrong = [fit for fit in report.fits if fit.predicted != fit.expected]
+    if wrong:
+        lines = [
+            f"{fit.id}: should {'' if fit.expected else 'not '}fit, needs "
+            f"{fit.memory_bytes / 2**30:.1f} GiB of {fit.limit_bytes / 2**30:.1f} GiB"
+            for fit in wrong
+        ]
+        parts.append("memory\n" + "\n".join(lines))
+    reasons = [(str(count), reason) for reason, count in skip_reasons(report)]
+    if reasons:
+        parts.append("skipped\n" + plain_table(("entries", "reason"), reasons))
+    return "\n\n".join(parts)
+
+
+ENTRY_COLUMNS = ("case", "metric", "predicted", "measured", "error")
+
+
+def entry_cells(entry: Entry) -> tuple[str, ...]:
+    """An entry as text, in the order of `ENTRY_COLUMNS`."""
+    return (
+        entry.id,
+        entry.metric or "-",
+        _number(entry.predicted, entry.metric),
+        _number(entry.measured, entry.metric),
+        percent(entry.error, sign=True),
+    )
+
+
+def _number(value: float | None, metric: str | None) -> str:
+    if value is None:
+        return "-"
+    if metric == "memory_bytes":
+        return f"{value / 2**30:.2f} GiB"
+    return f"{value:.4g} s"
+
+
+def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns padded with blanks; the first is aligned left, numbers right."""
+    table = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if _is_word(table, column) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
+
+
+def _is_word(table: Sequence[Sequence[str]], column: int) -> bool:
+    cells = [row[column] for row in table[1:]]
+    return not all(cell == "-" or cell[:1] in "+-0123456789" for cell in cells)
+
+
+def markdown(report: Report) -> str:
+    """The summary and the cases with a tolerance, as Markdown tables."""
+    lines = _markdown_table(SUMMARY_COLUMNS, summary_cells(report))
+    claimed = [entry for entry in report.entries if entry.tolerance is not None]
+    if claimed:
+        rows = [
+            (*entry_cells(entry), percent(entry.tolerance), entry.evidence or "-", _verdict(entry))
+            for entry in claimed
+        ]
+        lines += ["", *_markdown_table((*ENTRY_COLUMNS, "tolerance", "evidence", ""), rows)]
+    if report.fits:
+        fit_rows = [
+            (
+                fit.id,
+                "fits" if fit.expected else "does not fit",
+                "fits" if fit.predicted else "does not fit",
+                f"{fit.memory_bytes / 2**30:.1f} GiB",
+            )
+            for fit in report.fits
+        ]
+        columns = ("case", "expected", "predicted", "needs")
+        lines += ["", *_markdown_table(columns, fit_rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(entry: Entry) -> str:
+    if entry.status != "ok":
+        return f"skipped: {entry.reason}"
+    return "outside" if entry.outside_tolerance else "inside"
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(header)} |",
+        f"|{'|'.join('---' for _ in header)}|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def write_table(report: Report, path: str | Path) -> None:
+    """Replace the generated part of a Markdown file, between its two marks."""
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    head, mark, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not mark or not end:
+        raise ValueError(f"{path} has no marks {BEGIN!r} and {END!r}")
+    path.write_text(f"{head}{BEGIN}\n\n{markdown(report)}\n{END}{tail}", encoding="utf-8")
+
+
+def rich_summary(report: Report) -> Any:
+    """The summary as a `rich` table, for a terminal."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(SUMMARY_COLUMNS):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in summary_cells(report):
+        table.add_row(*row)
+    return table

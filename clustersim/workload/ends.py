@@ -1,0 +1,113 @@
+"""The two ends of the model: embedding on the first stage, norm, logits and loss on the last."""
+
+from __future__ import annotations
+
+from clustersim.workload.layer import Segments, norm
+from clustersim.workload.operators import Category, Collective, Kernel, Segment
+from clustersim.workload.shapes import (
+    RankShape,
+    elementwise,
+    gemm,
+    linear_backward,
+    tensor_collective,
+)
+
+# Passes over the fp32 logits of the vocabulary-parallel loss, in bytes a logit of 16 bits.
+# Unfused: cast (2+4), maximum (4), subtract (4+4), exponent (4+4), sum (4), divide (4+4);
+# fused: statistics (2), loss and gradient seed (2+2). Counted from Megatron-LM's published
+# description of the loss, not fitted.
+LOSS_BYTES = {False: 38.0, True: 6.0}
+LOSS_BACKWARD_BYTES = {False: 14.0, True: 4.0}
+
+
+def embedding_forward(shape: RankShape) -> Segments:
+    """Look up tokens, add positions, reduce over the vocabulary shards, drop out."""
+    stream = shape.hidden_bytes
+    positions = 3 * stream if shape.model.position == "learned" else 0.0
+    kernels = (elementwise(shape, "embedding", 2 * stream + positions, 1 + (positions > 0)),)
+    if shape.tensor_parallel == 1:
+        return (Segment(kernels=kernels),)
+    kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
+    return (Segment(kernels, (tensor_collective(shape, "reduce_embedding", kind),)),)
+
+
+def embedding_backward(shape: RankShape) -> Segments:
+    """Scatter the gradient into a dense table and add that to the accumulated gradient."""
+    table = float(shape.vocab) * shape.model.hidden
+    moved = 3 * shape.hidden_bytes + table * (2 * shape.element_bytes + 2 * shape.grad_bytes)
+    scatter = Segment(kernels=(elementwise(shape, "embedding_backward", moved, 2),))
+    if not shape.sequence_parallel:
+        return (scatter,)
+    gather = tensor_collective(shape, "gather_gradient", "all_gather")
+    return (Segment(collectives=(gather,)), scatter)
+
+
+def head_forward(shape: RankShape) -> Segments:
+    """Final norm, logits over this rank's vocabulary, loss with its three small reductions."""
+    logits = float(shape.tokens) * shape.vocab
+    product = gemm(shape, "logits", shape.tokens, shape.vocab, shape.model.hidden)
+    fused = shape.features.fused_cross_entropy
+    loss = elementwise(shape, "loss", logits * LOSS_BYTES[fused], 2 if fused else 8)
+    segments: list[Segment] = [Segment(kernels=(norm(shape),))]
+    if shape.sequence_parallel:
+        segments.append(Segment(collectives=(_gather(shape, "gather_input"),)))
+    segments.append(Segment(kernels=(product, loss)))
+    if shape.tensor_parallel > 1:
+        segments.append(Segment(collectives=tuple(_loss_reduce(shape) for _ in range(3))))
+    return tuple(segments)
+
+
+def head_backward(shape: RankShape) -> Segments:
+    """Gradient of the loss, of the logits product and of the final norm."""
+    logits = float(shape.tokens) * shape.vocab
+    fused = shape.features.fused_cross_entropy
+    loss = elementwise(shape, "loss_backward", logits * LOSS_BACKWARD_BYTES[fused], 2)
+    h = shape.model.hidden
+    dgrad, wgrads = linear_backward(shape, "logits", shape.tokens, shape.vocab, h)
+    last = Segment(kernels=(norm(shape, backward=True),))
+    if shape.tensor_parallel == 1:
+        return (Segment(kernels=(loss, dgrad, *wgrads)), last)
+    kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
+    reduce = tensor_collective(shape, "reduce_gradient", kind)
+    beside = "beside" if shape.features.wgrad_overlap else "none"
+    return (
+        Segment(kernels=(loss, dgrad)),
+        Segment(kernels=wgrads, collectives=(reduce,), overlap=beside),
+        last,
+    )
+
+
+def _gather(shape: RankShape, name: str) -> Collective:
+    return tensor_collective(shape, name, "all_gather")
+
+
+def _loss_reduce(shape: RankShape) -> Collective:
+    """One fp32 number a token over the vocabulary shards."""
+    return Collective(
+        "reduce_loss", "all_reduce", "tp", 4.0 * shape.tokens, "fp32", Category.TP_COMM
+    )
+
+
+def optimizer_kernels(shape: RankShape, owned: float, gradients: float) -> tuple[Kernel, ...]:
+    """Adam on `owned` parameters with fp32 master weights; norm, clip and check of gradients.
+
+    Parameters
+    ----------
+    owned : float
+        Parameters whose optimizer state this rank holds.
+    gradients : float
+        Gradients this rank checks and clips (those it owns, after reduction).
+
+    Notes
+    -----
+    Adam reads the gradient (fp32 copy), reads and writes master weight and two moments, and writes
+    the 16-bit weight: 4 + 24 + 2 bytes. Norm reads, clipping reads and writes the gradient.
+    """
+    g = shape.grad_bytes
+    cast = owned * (g + 4.0) if g == 2 else 0.0
+    return (
+        elementwise(shape, "gradient_norm", gradients * g, 1, Category.OPTIMIZER),
+        elementwise(shape, "clip", gradients * 2 * g + cast, 1, Category.OPTIMIZER),
+        elementwise(shape, "adam", owned * 30.0, 1, Category.OPTIMIZER),
+        elementwise(shape, "zero_gradients", gradients * g, 1, Category.OPTIMIZER),
+    )

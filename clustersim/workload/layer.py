@@ -1,0 +1,316 @@
+"""Forward and backward pass of one transformer layer on one tensor-parallel rank, as segments.
+
+Tensor parallelism splits the four products of a layer by columns, then by rows (Shoeybi et al.
+2019); sequence parallelism replaces each all-reduce by an all-gather and a reduce-scatter and
+shards what lies between (Korthikanti et al. 2022). A parallel block computes attention and MLP
+from one norm and reduces both at once (GPT-J; MegaScale section 3.1).
+
+References
+----------
+.. [1] M. Shoeybi et al., "Megatron-LM", 2019, https://arxiv.org/abs/1909.08053
+.. [2] V. Korthikanti et al., "Reducing activation recomputation in large transformer models",
+   2022, https://arxiv.org/abs/2205.05198
+.. [3] Z. Jiang et al., "MegaScale", NSDI 2024, https://arxiv.org/abs/2402.15627
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clustersim.workload.operators import Category, Collective, Kernel, Segment
+from clustersim.workload.shapes import (
+    RankShape,
+    as_recomputed,
+    elementwise,
+    flash_attention,
+    gemm,
+    linear_backward,
+    tensor_collective,
+)
+
+Kernels = tuple[Kernel, ...]
+Segments = tuple[Segment, ...]
+
+
+# ------------------------------------------------------------------ memory-bound pieces
+
+
+def norm(shape: RankShape, backward: bool = False) -> Kernel:
+    """Norm: read and write once; backward reads input and gradient and writes one."""
+    passes = 3 if backward else 2
+    moved = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes * passes
+    return elementwise(shape, "norm_backward" if backward else "norm", moved)
+
+
+def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
+    """Bias, dropout and add after a row-parallel product: one pass if fused, else one each."""
+    stream = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes
+    mask = stream / shape.element_bytes if shape.dropout else 0.0
+    bias, dropout = shape.model.bias, shape.dropout
+    if backward:
+        passes = (2 * stream + mask) if dropout else 0.0  # mask the gradient
+        bias_grad = stream if bias else 0.0
+        adds = 3 * stream  # the two paths of the residual meet
+        name, moved, launches = "residual_backward", passes + bias_grad + adds, 1 + bias + dropout
+    elif shape.features.fused_kernels:
+        name, moved, launches = "bias_dropout_add", 3 * stream + mask, 1
+    else:
+        moved = 3 * stream + (2 * stream if bias else 0.0) + (2 * stream + mask) * dropout
+        name, launches = "bias_dropout_add", 1 + bias + dropout
+    return elementwise(shape, name, moved, launches)
+
+
+def activation(shape: RankShape, backward: bool = False) -> Kernel:
+    """MLP activation with its bias; a gated MLP reads two branches and writes one."""
+    branch = float(shape.tokens) * shape.ffn * shape.element_bytes
+    branches = 2 if shape.model.gated_mlp else 1
+    fused = shape.features.fused_kernels
+    bias_passes = 0 if fused or not shape.model.bias else 2 * branches
+    if backward:
+        moved = branch * (2 * branches + 1) + (branch * branches if shape.model.bias else 0.0)
+        if not fused and shape.model.gated_mlp:
+            moved += 2 * branch
+        return elementwise(shape, "activation_backward", moved, 1 if fused else 2)
+    moved = branch * (branches + 1 + bias_passes)
+    if not fused and shape.model.gated_mlp:
+        moved += 2 * branch  # silu, then product
+    return elementwise(shape, "activation", moved, 1 if fused else 2)
+
+
+def rotary(shape: RankShape) -> Kernels:
+    """Rotation of queries and keys; unfused it also writes the two halves apart."""
+    if shape.model.position != "rotary":
+        return ()
+    width = (shape.heads + shape.kv_heads) * shape.model.head_dim
+    moved = float(shape.tokens) * width * shape.element_bytes
+    fused = shape.features.fused_kernels
+    return (elementwise(shape, "rotary", moved * (2 if fused else 6), 1 if fused else 4),)
+
+
+# ------------------------------------------------------------------ attention core
+
+
+def attention_core(shape: RankShape) -> Kernels:
+    """Scores, softmax, dropout and the product with the values."""
+    if shape.features.attention.startswith("flash"):
+        return (flash_attention(shape, backward=False),)
+    s, d = shape.sequence_length, shape.model.head_dim
+    groups = shape.sequences * shape.heads
+    scores = float(groups) * s * s * shape.element_bytes
+    softmax = _softmax_passes(shape, scores)
+    context = float(shape.tokens) * shape.heads * d * shape.element_bytes
+    return (
+        _core(gemm(shape, "scores", s, s, d, batch=groups)),
+        *softmax,
+        _core(gemm(shape, "context", s, d, s, batch=groups)),
+        elementwise(shape, "merge_heads", 2 * context, 1, Category.ATTENTION),
+    )
+
+
+def attention_core_backward(shape: RankShape) -> Kernels:
+    """Gradients of the attention core."""
+    if shape.features.attention.startswith("flash"):
+        return (flash_attention(shape, backward=True),)
+    s, d = shape.sequence_length, shape.model.head_dim
+    groups = shape.sequences * shape.heads
+    scores = float(groups) * s * s * shape.element_bytes
+    mask = scores / shape.element_bytes
+    dropout = (
+        (elementwise(shape, "dropout_backward", 2 * scores + mask, 1, Category.ATTENTION),)
+        if shape.dropout
+        else ()
+    )
+    unfused = shape.features.attention == "unfused"
+    context = float(shape.tokens) * shape.heads * d * shape.element_bytes
+    return (
+        _core(gemm(shape, "probabilities_grad", s, s, d, "dgrad", groups)),
+        _core(gemm(shape, "values_grad", s, d, s, "wgrad_plain", groups)),
+        *dropout,
+        elementwise(
+            shape,
+            "softmax_backward",
+            (7 if unfused else 3) * scores,
+            3 if unfused else 1,
+            Category.ATTENTION,
+        ),
+        _core(gemm(shape, "queries_grad", s, d, s, "dgrad", groups)),
+        _core(gemm(shape, "keys_grad", s, d, s, "wgrad_plain", groups)),
+        elementwise(shape, "split_heads", 6 * context, 1, Category.ATTENTION),
+    )
+
+
+def _softmax_passes(shape: RankShape, scores: float) -> Kernels:
+    """Softmax over the scores: one pass fused, scale, mask and softmax apart otherwise."""
+    passes = [("softmax", 2.0, 1)]
+    if shape.features.attention == "unfused":
+        passes = [("scale_mask", 4.0, 2), ("softmax", 2.0, 1)]
+    if shape.model.position == "alibi":
+        passes.insert(0, ("alibi", 1.0, 1))  # the bias is laid down where the scores are added
+    kernels = [
+        elementwise(shape, name, share * scores, launches, Category.ATTENTION)
+        for name, share, launches in passes
+    ]
+    if shape.dropout:
+        moved = 2 * scores + scores / shape.element_bytes
+        kernels.append(elementwise(shape, "dropout", moved, 1, Category.ATTENTION))
+    return tuple(kernels)
+
+
+def _core(kernel: Kernel) -> Kernel:
+    """A product of the attention core, booked as attention."""
+    return replace(kernel, category=Category.ATTENTION)
+
+
+# ------------------------------------------------------------------ whole layers
+
+
+def widths(shape: RankShape) -> tuple[int, int, int]:
+    """Output widths on this rank of the qkv product, and of the first and second MLP product."""
+    d = shape.model.head_dim
+    qkv = (shape.heads + 2 * shape.kv_heads) * d
+    return qkv, shape.ffn * (2 if shape.model.gated_mlp else 1), shape.ffn
+
+
+def layer_forward(shape: RankShape) -> Segments:
+    """Segments of one layer's forward pass."""
+    t, h = shape.tokens, shape.model.hidden
+    qkv, up, down = widths(shape)
+    qkv_gemm = gemm(shape, "qkv", t, qkv, h)
+    out_gemm = gemm(shape, "attention_out", t, h, shape.heads * shape.model.head_dim)
+    up_gemm, down_gemm = gemm(shape, "mlp_up", t, up, h), gemm(shape, "mlp_down", t, h, down)
+    core = (*rotary(shape), *attention_core(shape))
+    if shape.model.parallel_block:
+        return (
+            *enter_parallel(shape, (norm(shape),), (qkv_gemm, up_gemm)),
+            Segment(kernels=(*core, activation(shape))),
+            *leave_parallel(shape, (out_gemm, down_gemm), (residual_add(shape),)),
+        )
+    return (
+        *enter_parallel(shape, (norm(shape),), (qkv_gemm,)),
+        Segment(kernels=core),
+        *leave_parallel(shape, (out_gemm,), (residual_add(shape),)),
+        *enter_parallel(shape, (norm(shape),), (up_gemm,)),
+        Segment(kernels=(activation(shape),)),
+        *leave_parallel(shape, (down_gemm,), (residual_add(shape),)),
+    )
+
+
+def layer_backward(shape: RankShape, recompute: str) -> Segments:
+    """Segments of one layer's backward pass, with what is recomputed before it.
+
+    Parameters
+    ----------
+    recompute : str
+        "none", "selective" (the attention core) or "full" (the layer). Flash attention keeps no
+        scores, so "selective" adds nothing to it.
+    """
+    t, h = shape.tokens, shape.model.hidden
+    qkv, up, down = widths(shape)
+    core_width = shape.heads * shape.model.head_dim
+    flash = shape.features.attention.startswith("flash")
+    again: Segments = ()
+    core_again: Kernels = ()
+    if recompute == "full":
+        again = recomputed_segments(layer_forward(shape))
+    elif recompute == "selective" and not flash:
+        core_again = as_recomputed(attention_core(shape))
+    core = (*core_again, *attention_core_backward(shape), *rotary(shape))
+    if shape.model.parallel_block:
+        return (
+            *again,
+            *leave_backward(
+                shape,
+                (residual_add(shape, True),),
+                [("attention_out", t, h, core_width), ("mlp_down", t, h, down)],
+            ),
+            Segment(kernels=(activation(shape, True), *core)),
+            *enter_backward(
+                shape, [("qkv", t, qkv, h), ("mlp_up", t, up, h)], (norm(shape, True),)
+            ),
+        )
+    return (
+        *again,
+        *leave_backward(shape, (residual_add(shape, True),), [("mlp_down", t, h, down)]),
+        Segment(kernels=(activation(shape, True),)),
+        *enter_backward(shape, [("mlp_up", t, up, h)], (norm(shape, True),)),
+        *leave_backward(
+            shape, (residual_add(shape, True),), [("attention_out", t, h, core_width)]
+        ),
+        Segment(kernels=core),
+        *enter_backward(shape, [("qkv", t, qkv, h)], (norm(shape, True),)),
+    )
+
+
+def recomputed_segments(segments: Segments) -> Segments:
+    """A forward pass done again: its kernels are booked as recomputation."""
+    return tuple(replace(s, kernels=as_recomputed(s.kernels)) for s in segments)
+
+
+# ------------------------------------------------------------------ tensor-parallel edges
+
+
+def enter_parallel(shape: RankShape, before: Kernels, products: Kernels) -> Segments:
+    """Into the column-parallel products; under sequence parallelism the input is gathered."""
+    if not shape.sequence_parallel:
+        return (Segment(kernels=(*before, *products)),)
+    gather = tensor_collective(shape, "gather_input", "all_gather")
+    return (Segment(kernels=before), _with_collective(shape, products, gather))
+
+
+def leave_parallel(shape: RankShape, products: Kernels, after: Kernels) -> Segments:
+    """Out of the row-parallel products: partial sums are reduced."""
+    if shape.tensor_parallel == 1:
+        return (Segment(kernels=(*products, *after)),)
+    kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
+    reduce = tensor_collective(shape, "reduce_output", kind)
+    return (_with_collective(shape, products, reduce), Segment(kernels=after))
+
+
+def leave_backward(
+    shape: RankShape, before: Kernels, products: list[tuple[str, int, int, int]]
+) -> Segments:
+    """Backward of `leave_parallel`: under sequence parallelism the gradient is gathered."""
+    pairs = [linear_backward(shape, *product) for product in products]
+    dgrads = tuple(dgrad for dgrad, _ in pairs)
+    wgrads = tuple(kernel for _, kernels in pairs for kernel in kernels)
+    if not shape.sequence_parallel:
+        return (Segment(kernels=(*before, *dgrads, *wgrads)),)
+    gather = tensor_collective(shape, "gather_gradient", "all_gather")
+    return (
+        Segment(kernels=before),
+        _with_collective(shape, dgrads, gather),
+        Segment(kernels=wgrads),
+    )
+
+
+def enter_backward(
+    shape: RankShape, products: list[tuple[str, int, int, int]], after: Kernels
+) -> Segments:
+    """Backward of `enter_parallel`: the input gradient is reduced, beside the weight gradient.
+
+    Under sequence parallelism the input was kept in shards, so it is gathered once more for the
+    weight gradient, beside the input gradient.
+    """
+    pairs = [linear_backward(shape, *product) for product in products]
+    dgrads = tuple(dgrad for dgrad, _ in pairs)
+    wgrads = tuple(kernel for _, kernels in pairs for kernel in kernels)
+    if shape.tensor_parallel == 1:
+        return (Segment(kernels=(*dgrads, *wgrads, *after)),)
+    kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
+    reduce = tensor_collective(shape, "reduce_gradient", kind)
+    gather: tuple[Collective, ...] = ()
+    if shape.sequence_parallel:
+        gather = (tensor_collective(shape, "gather_input", "all_gather"),)
+    beside = "beside" if shape.features.wgrad_overlap or shape.features.tp_overlap else "none"
+    return (
+        Segment(kernels=dgrads, collectives=gather, overlap=beside if gather else "none"),
+        Segment(kernels=wgrads, collectives=(reduce,), overlap=beside),
+        Segment(kernels=after),
+    )
+
+
+def _with_collective(shape: RankShape, products: Kernels, collective: Collective) -> Segment:
+    """A product and the collective it feeds or waits for; pipelined where the software can."""
+    if shape.features.tp_overlap and shape.sequence_parallel:
+        return Segment(products, (collective,), "pipelined", pieces=shape.tensor_parallel)
+    return Segment(products, (collective,))

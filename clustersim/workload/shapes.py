@@ -1,0 +1,182 @@
+"""Kernels of one rank by shape: the smallest vocabulary that a layer is written in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from clustersim.model.transformer import attention_context
+from clustersim.spec.model import Model
+from clustersim.spec.scenario import Scenario
+from clustersim.spec.software import Features
+from clustersim.workload.operators import Category, Collective, Kernel, KernelKind
+
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+@dataclass(frozen=True)
+class RankShape:
+    """What one rank of a tensor-parallel group works on in one micro-batch.
+
+    Attributes
+    ----------
+    tokens : int
+        Tokens of a micro-batch.
+    norm_tokens : int
+        Tokens that this rank normalises: a share under sequence parallelism.
+    heads, kv_heads, ffn, vocab : int
+        This rank's share.
+    element_bytes, grad_bytes : int
+        Bytes of an activation and of an accumulated gradient.
+    """
+
+    model: Model
+    features: Features
+    sequences: int
+    sequence_length: int
+    tensor_parallel: int
+    sequence_parallel: bool
+    dtype: str
+    dropout: bool
+    grad_bytes: int
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * self.sequence_length
+
+    @property
+    def norm_tokens(self) -> int:
+        return self.tokens // (self.tensor_parallel if self.sequence_parallel else 1)
+
+    @property
+    def heads(self) -> int:
+        return max(1, self.model.attention_heads // self.tensor_parallel)
+
+    @property
+    def kv_heads(self) -> int:
+        return max(1, self.model.kv_heads // self.tensor_parallel)
+
+    @property
+    def ffn(self) -> int:
+        return self.model.ffn // self.tensor_parallel
+
+    @property
+    def vocab(self) -> int:
+        return -(-self.model.padded_vocab // self.tensor_parallel)
+
+    @property
+    def element_bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype]
+
+    @property
+    def hidden_bytes(self) -> float:
+        """Bytes of the whole residual stream of a micro-batch."""
+        return float(self.tokens) * self.model.hidden * self.element_bytes
+
+
+def rank_shape(scenario: Scenario) -> RankShape:
+    """The shape that every rank of the scenario works on."""
+    training, parallelism = scenario.training, scenario.parallelism
+    return RankShape(
+        model=scenario.model,
+        features=scenario.software.features,
+        sequences=training.micro_batch,
+        sequence_length=training.sequence_length,
+        tensor_parallel=parallelism.tensor_parallel,
+        sequence_parallel=parallelism.sequence_parallel and parallelism.tensor_parallel > 1,
+        dtype=training.dtype,
+        dropout=training.dropout,
+        grad_bytes=DTYPE_BYTES[training.grad_dtype],
+    )
+
+
+def gemm(
+    shape: RankShape, name: str, m: int, n: int, k: int, variant: str = "fwd", batch: int = 1
+) -> Kernel:
+    """A matrix product; a weight gradient adds to the gradient where the software fuses that."""
+    size = shape.element_bytes
+    moved = float(m * k + k * n + m * n) * size
+    if variant == "wgrad" and shape.features.fused_grad_accumulation:
+        moved = float(m * k + k * n) * size + 2.0 * m * n * shape.grad_bytes
+    return Kernel(
+        name=name,
+        kind=KernelKind.GEMM,
+        category=Category.MATMUL,
+        dtype=shape.dtype,
+        flop=2.0 * batch * m * n * k,
+        bytes=batch * moved,
+        m=m,
+        n=n,
+        k=k,
+        batch=batch,
+        variant=variant,
+    )
+
+
+def elementwise(
+    shape: RankShape,
+    name: str,
+    moved_bytes: float,
+    launches: int = 1,
+    category: Category = Category.ELEMENTWISE,
+) -> Kernel:
+    """A memory-bound pass; `moved_bytes` is what all its launches read and write together."""
+    return Kernel(
+        name=name,
+        kind=KernelKind.ELEMENTWISE,
+        category=category,
+        dtype=shape.dtype,
+        flop=0.0,
+        bytes=moved_bytes / launches,
+        launches=launches,
+    )
+
+
+def flash_attention(shape: RankShape, backward: bool) -> Kernel:
+    """The fused attention core; its backward pass does 5 products where the forward does 2."""
+    model, s = shape.model, shape.sequence_length
+    context = attention_context(model, s)
+    products = 5.0 if backward else 2.0
+    queries = float(shape.tokens) * shape.heads * model.head_dim
+    keys = float(shape.tokens) * shape.kv_heads * model.head_dim
+    tensors = (4 * queries + 4 * keys) if backward else (2 * queries + 2 * keys)
+    return Kernel(
+        name="attention_backward" if backward else "attention",
+        kind=KernelKind.ATTENTION_BACKWARD if backward else KernelKind.ATTENTION_FORWARD,
+        category=Category.ATTENTION,
+        dtype=shape.dtype,
+        flop=2.0 * products * queries * context,
+        bytes=tensors * shape.element_bytes,
+        batch=shape.sequences,
+        q_len=s,
+        kv_len=s,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=model.head_dim,
+        causal=True,
+        window=model.sliding_window or 0,
+        variant=shape.features.attention,
+    )
+
+
+def linear_backward(
+    shape: RankShape, name: str, m: int, n: int, k: int
+) -> tuple[Kernel, tuple[Kernel, ...]]:
+    """Input gradient, and weight gradient with its accumulation, of ``[m,k] x [k,n]``."""
+    dgrad = gemm(shape, f"{name}_dgrad", m, k, n, "dgrad")
+    wgrad = gemm(shape, f"{name}_wgrad", n, k, m, "wgrad")
+    if shape.features.fused_grad_accumulation:
+        return dgrad, (wgrad,)
+    moved = float(n * k) * (shape.element_bytes + 2 * shape.grad_bytes)
+    return dgrad, (wgrad, elementwise(shape, f"{name}_accumulate", moved))
+
+
+def tensor_collective(shape: RankShape, name: str, collective: str) -> Collective:
+    """A collective of the residual stream over the tensor-parallel group."""
+    return Collective(
+        name, collective, "tp", shape.hidden_bytes, shape.dtype, Category.TP_COMM
+    )
+
+
+def as_recomputed(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    """The same kernels, booked as recomputation."""
+    return tuple(replace(kernel, category=Category.RECOMPUTE) for kernel in kernels)
