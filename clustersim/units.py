@@ -61,7 +61,7 @@ def _tables() -> dict[str, MappingProxyType[str, Fraction]]:
 
 UNITS = MappingProxyType(_tables())
 
-_EXAMPLES = MappingProxyType(
+EXAMPLES = MappingProxyType(
     {
         "s": "1.8 us",
         "bytes": "80 GiB",
@@ -168,7 +168,7 @@ def _said(text: str, what: str, remedy: str) -> str:
 
 
 def _example(unit: str) -> str:
-    return f"write {_WORDS[unit]} such as '{_EXAMPLES[unit]}'"
+    return f"write {_WORDS[unit]} such as '{EXAMPLES[unit]}'"
 
 
 def _plain(number: Fraction) -> str:
@@ -208,7 +208,7 @@ def _wrong_case_or_dimension(text: str, seen: str, spelling: str, unit: str) -> 
         return _said(text, f"has the ambiguous unit {spelling!r}: case matters", f"write {choices}")
     for other, table in UNITS.items():
         if spelling in table:
-            remedy = f"expected {_WORDS[unit]} in {unit}, such as '{_EXAMPLES[unit]}'"
+            remedy = f"expected {_WORDS[unit]} in {unit}, such as '{EXAMPLES[unit]}'"
             if other == "bytes" and unit == "bytes/s":
                 remedy = f"expected a bandwidth, such as '{seen} {spelling}/s'"
             return _said(text, f"is {_WORDS[other]} ({other})", remedy)

@@ -257,7 +257,7 @@ def replay_events(
     env.run()
     start_s = np.array([replica.start_s for replica in replicas], dtype=np.float64).T.copy()
     end_s = np.array([replica.end_s for replica in replicas], dtype=np.float64).T.copy()
-    finished: NDArray[np.bool_] = np.isfinite(end_s).all(axis=1)
+    finished = ~np.isnan(end_s.max(axis=1))
     if not finished.all():
         raise deadlock(program, finished)
     return start_s, end_s

@@ -236,7 +236,7 @@ def _scale_up_links(topology: Topology, starts: Ints) -> Iterator[_Bundle]:
     if scale_up.kind != "mesh":
         return
     links = mesh_links(scale_up.domain_gpus, scale_up.link)
-    one_link = scale_up.bandwidth / max(1, links.sum(axis=1).max())
+    one_link = scale_up.bandwidth / max(1, int(links.sum(axis=1).max()))
     places = domain_position(topology, ranks)
     for a, b in np.argwhere(np.triu(links)):
         near = ranks[places == a]

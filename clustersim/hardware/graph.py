@@ -195,7 +195,7 @@ def _inside_bytes_per_s(topology: Topology) -> float:
     if scale_up.kind == "switch":
         return gpus // 2 * scale_up.bandwidth
     links = mesh_links(scale_up.domain_gpus, scale_up.link)
-    one_link = scale_up.bandwidth / max(1, links.sum(axis=1).max())
+    one_link = scale_up.bandwidth / max(1, int(links.sum(axis=1).max()))
     links = links[:gpus, :gpus]
     if gpus > 8:
         return gpus // 2 * (gpus - gpus // 2) * one_link

@@ -20,8 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from clustersim.errors import UnitError
-from clustersim.units import parse_quantity, quantity_pattern, write_quantity
+from clustersim.units import EXAMPLES, parse_quantity, quantity_pattern, write_quantity
 
 
 class Record(BaseModel):
@@ -36,10 +35,14 @@ def _reader(unit: str) -> Callable[[Any, ValidationInfo], Any]:
             return parse_quantity(value, unit)
         from_document = bool(info.context and info.context.get("document"))
         if from_document and isinstance(value, int | float) and not isinstance(value, bool):
-            raise UnitError(f"{value} has no unit; expected a quantity such as '{value} {unit}'")
+            return parse_quantity(str(value), unit)  # refuses it: a number has no unit
         return value
 
     return read
+
+
+def _schema(unit: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": quantity_pattern(unit), "examples": [EXAMPLES[unit]]}
 
 
 def _quantity(unit: str) -> Any:
@@ -48,7 +51,7 @@ def _quantity(unit: str) -> Any:
         PlainSerializer(
             lambda value: write_quantity(value, unit), return_type=str, when_used="json"
         ),
-        WithJsonSchema({"type": "string", "pattern": quantity_pattern(unit), "description": unit}),
+        WithJsonSchema(_schema(unit)),
     )
 
 

@@ -65,9 +65,9 @@ def find_conflicts(scenario: Scenario, document: Document | None = None) -> list
         _check_scale_up_domain,
         _check_pipeline,
         _check_layers_per_chunk,
-        _check_schedule,
         _check_world_size,
         _check_batch,
+        _check_schedule,
         _check_sharding,
         _check_dtype,
         _check_sequence,
@@ -105,6 +105,18 @@ class _Report:
         problem = self._mark(path).problem(message, fix, path)
         involves = frozenset(_split(name) for name in (path, *others))
         self.findings.append(Finding(problem, is_warning, involves))
+
+    def is_wrong(self, *paths: str) -> bool:
+        """Say whether one of the fields already has an error of its own."""
+        wrong = {finding.problem.field for finding in self.findings if not finding.is_warning}
+        return not wrong.isdisjoint(paths)
+
+    @property
+    def replicas_from(self) -> tuple[str, ...]:
+        """Return the fields that decide the number of replicas."""
+        if self.scenario.parallelism.data_parallel:
+            return (DP,)
+        return (TP, PP, "cluster.nodes", "cluster.node.gpus")
 
     def _mark(self, path: str) -> Mark:
         return self.document.mark(_split(path)) if self.document else Mark("")
@@ -280,6 +292,8 @@ def _check_schedule(report: _Report) -> None:
         message = f"interleaved needs 2 stages or more: {stages}"
         report.error(path, message, "set schedule: 1f1b and virtual_stages: 1", PP)
     elif report.scenario.micro_batches % p.pipeline_parallel:
+        if report.is_wrong(*report.replicas_from, "training.global_batch"):
+            return
         t, dp = report.scenario.training, report.scenario.data_parallel
         unit = t.micro_batch * dp * p.pipeline_parallel
         said = report.said("training.global_batch", t.global_batch, path)
@@ -287,7 +301,8 @@ def _check_schedule(report: _Report) -> None:
         message += f"{report.scenario.micro_batches} micro-batches a replica: {said}, "
         message += f"micro_batch {t.micro_batch}, {dp} replicas"
         fix = f"use a global_batch of {_multiples(t.global_batch, unit)}, or schedule: 1f1b"
-        report.error(path, message, fix, PP, "training.global_batch", "training.micro_batch", DP)
+        batch = ("training.global_batch", "training.micro_batch")
+        report.error(path, message, fix, PP, *batch, *report.replicas_from)
 
 
 def _multiples(near: int, unit: int) -> str:
@@ -325,17 +340,15 @@ def _check_batch(report: _Report) -> None:
     t, dp = report.scenario.training, report.scenario.data_parallel
     path = "training.global_batch"
     unit = t.micro_batch * dp
-    if t.global_batch % unit == 0:
+    if t.global_batch % unit == 0 or report.is_wrong(*report.replicas_from):
         return
     micro = report.said("training.micro_batch", t.micro_batch, path)
     replicas = report.said(DP, dp, path)
     message = f"{t.global_batch} is not a multiple of {micro} x {replicas} = {unit}"
     fix = f"use {_multiples(t.global_batch, unit)}"
-    involves = ["training.micro_batch", DP]
     if not report.scenario.parallelism.data_parallel:
         fix += "; or set parallelism.data_parallel, which follows the size of the cluster here"
-        involves += [TP, PP, "cluster.nodes", "cluster.node.gpus"]
-    report.error(path, message, fix, *involves)
+    report.error(path, message, fix, "training.micro_batch", *report.replicas_from)
 
 
 def _check_sharding(report: _Report) -> None:
@@ -348,10 +361,10 @@ def _check_sharding(report: _Report) -> None:
     if p.optimizer_shard_group is None:
         return
     path = "parallelism.optimizer_shard_group"
-    if dp % p.optimizer_shard_group:
+    if dp % p.optimizer_shard_group and not report.is_wrong(*report.replicas_from):
         message = f"{p.optimizer_shard_group} does not divide {report.said(DP, dp, path)}"
         choices = _near(p.optimizer_shard_group, _divisors(dp))
-        report.error(path, message, f"use {_one_of(choices)}", DP, TP, PP)
+        report.error(path, message, f"use {_one_of(choices)}", *report.replicas_from)
     if p.zero_stage == 0:
         stage = report.said("parallelism.zero_stage", 0, path)
         report.warn(path, f"has no effect with {stage}", "set zero_stage: 1", path)

@@ -263,7 +263,8 @@ class _Builder:
         tag = getattr(event, "tag", None)
         if tag is not None:
             fix = "remove the tag: clustersim reads plain values only and never runs code"
-            raise self.stop(event, f"the YAML tag {tag} is not allowed", fix)
+            shown = str(tag).replace("tag:yaml.org,2002:", "!!")
+            raise self.stop(event, f"the YAML tag {shown} is not allowed", fix)
         if isinstance(event, ScalarEvent):
             value: Any = self.scalar(event)
         elif isinstance(event, SequenceStartEvent):

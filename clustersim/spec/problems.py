@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -151,11 +152,7 @@ def _say(item: dict[str, Any], path: Path_, fields: dict[str, Any]) -> tuple[str
             return f"unknown key `{name}`", did_you_mean(name, fields, what="known keys")
         case "literal_error":
             known = [word.strip().strip("'") for word in _choices(context["expected"])]
-            near = did_you_mean(seen, known) if isinstance(seen, str) else ""
-            fix = f"use {_one_of(known)}"
-            return f"{_show(seen)} is not allowed", fix + (
-                f"; {near}" if near.startswith("did") else ""
-            )
+            return f"{_show(seen)} is not allowed", f"use {_one_of(known)}"
         case "value_error":
             message, _, fix = str(context.get("error", item["msg"])).partition("; ")
             return message, fix
@@ -165,10 +162,8 @@ def _say(item: dict[str, Any], path: Path_, fields: dict[str, Any]) -> tuple[str
 
 _TYPES = {
     "int_type": ("is not a whole number", "write a whole number, without quotes"),
-    "int_from_float": ("is not a whole number", "write a whole number"),
-    "int_parsing": ("is not a whole number", "write a whole number, without quotes"),
+    "int_from_float": ("is not a whole number", "write a whole number, without quotes"),
     "float_type": ("is not a number", "write a number, without quotes"),
-    "float_parsing": ("is not a number", "write a number, without quotes"),
     "bool_type": ("is not true or false", "write true or false"),
     "string_type": ("is not a word", "put it in quotes"),
     "model_type": ("is not a mapping", "write `key: value` lines"),
@@ -181,8 +176,8 @@ _TYPES = {
 def _say_type(kind: str, seen: Any, context: dict[str, Any], default: str) -> tuple[str, str]:
     if kind in _TYPES:
         what, fix = _TYPES[kind]
-        if kind == "int_type" and isinstance(seen, float) and seen.is_integer():
-            fix = f"write {int(seen)}"
+        if kind.startswith("int") and isinstance(seen, float):
+            fix = f"write {_one_of(_whole(seen))}"
         return f"{_show(seen)} {what}", fix
     bounds = {
         "greater_than": ("gt", "more than"),
@@ -195,6 +190,10 @@ def _say_type(kind: str, seen: Any, context: dict[str, Any], default: str) -> tu
         limit = f"{words} {context[key]:g}"
         return f"{_show(seen)} is out of range: it must be {limit}", f"use a value of {limit}"
     return f"{_show(seen)}: {default}", ""
+
+
+def _whole(seen: float) -> list[str]:
+    return [str(number) for number in dict.fromkeys((math.floor(seen), math.ceil(seen)))]
 
 
 def _choices(expected: str) -> list[str]:

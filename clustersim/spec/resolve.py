@@ -86,6 +86,7 @@ def load_checked_scenario(
         Its `warnings`; it has no problems, since those raise.
     """
     document = load_tree("scenario", source, overrides)
+    _check_kind(document)
     try:
         scenario = validate(Scenario, document)
     except SpecError as error:
@@ -94,6 +95,15 @@ def load_checked_scenario(
     if checked.problems:
         raise SpecError(checked.problems)
     return scenario, checked
+
+
+def _check_kind(document: Document) -> None:
+    """Refuse a file of another kind at once: none of its other fields can be judged."""
+    kind = document.get(("kind",))
+    if kind not in (None, "training"):
+        mark = document.mark(("kind",))
+        fix = "write kind: training, or give this file to the command for its kind"
+        raise SpecError(mark.problem(f"{kind!r} is not a training scenario", fix, "kind"))
 
 
 def _further_problems(document: Document) -> list[Problem]:

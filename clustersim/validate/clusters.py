@@ -16,17 +16,28 @@ from clustersim.validate.cases import Case
 
 GBIT = 1e9 / 8  # bytes/s in 1 Gb/s
 
-TRANSPORTS = (  # word in `inter` -> link kind, ports and latency of its switch [s]
-    ("roce", "roce", 64, 0.6e-6),  # latency assumed: shallow-buffer Ethernet ASIC, cut-through
-    ("infiniband", "infiniband", 40, 0.13e-6),  # NVIDIA QM8700 product brief: 40 ports, 130 ns
-    ("omni-path", "omni_path", 48, 0.11e-6),  # Intel Omni-Path edge switch: 48 ports, 110 ns
-    ("omni path", "omni_path", 48, 0.11e-6),
-    ("slingshot", "slingshot", 64, 0.35e-6),  # De Sensi et al., SC 2020: 350 ns
-    ("efa", "ethernet", 64, 0.6e-6),  # assumed as RoCE
-    ("ethernet", "ethernet", 64, 0.6e-6),
+TRANSPORTS = (  # word in `inter` -> link kind
+    ("roce", "roce"),
+    ("infiniband", "infiniband"),
+    ("omni-path", "omni_path"),
+    ("omni path", "omni_path"),
+    ("slingshot", "slingshot"),
+    ("efa", "ethernet"),
+    ("ethernet", "ethernet"),
 )
-NETWORK_IN_DOUBT = ("infiniband", 40, 0.13e-6)
-FABRIC_EFFICIENCY = 1.0  # share of a NIC's rate; losses belong to the links and profiles
+TRANSPORT_IN_DOUBT = "infiniband"
+SWITCHES = {  # link kind -> ports and latency of one switch [s]
+    "roce": (64, 0.8e-6),  # assumed: as the Ethernet of the shipped MegaScale topology
+    "ethernet": (64, 0.8e-6),  # assumed: as RoCE
+    "omni_path": (48, 0.11e-6),  # Intel Omni-Path Edge Switch 100 Series brief: 48 ports, 110 ns
+    "slingshot": (64, 0.35e-6),  # De Sensi et al., SC 2020, arXiv:2008.08886: 64 ports, 350 ns
+}
+INFINIBAND = (  # adapters up to [Gb/s] -> ports and latency of one switch [s]
+    (100, 36, 0.09e-6),  # Mellanox SB7800 product brief: 36 ports, 90 ns
+    (200, 40, 0.13e-6),  # NVIDIA Mellanox QM8700 product brief: 40 ports, 130 ns
+    (800, 64, 0.25e-6),  # assumed: QM9700, 64 ports of 400 Gb/s
+)
+FABRIC_EFFICIENCY = 0.9  # assumed, as in every shipped topology: headers and uneven routing
 HOST = Host(cpu="not stated", sockets=2, dram=2.0**40, dram_bandwidth=400e9, pcie_switches=4)
 
 
@@ -65,7 +76,7 @@ def build_topology(case: Case, device: Device, gpus: int, notes: list[str]) -> T
         title=case.interconnect.inter or "",
         node=node,
         nodes=nodes,
-        fabric=_fabric(case, nodes, node.nics),
+        fabric=_fabric(case, nodes, node, notes),
         sources={"cluster": case.source.table or case.source.title},
     )
 
@@ -98,18 +109,15 @@ def _scale_up(case: Case, device: Device, per_node: int, notes: list[str]) -> Sc
     )
 
 
-def _transport(case: Case) -> tuple[str, int, float] | None:
+def _transport(case: Case) -> str | None:
     words = (case.interconnect.inter or "").lower()
-    for word, link, ports, latency_s in TRANSPORTS:
-        if re.search(rf"\b{word}\b", words):
-            return link, ports, latency_s
-    return None
+    return next((link for word, link in TRANSPORTS if re.search(rf"\b{word}\b", words)), None)
 
 
 def _nics(case: Case, nodes: int, notes: list[str]) -> Nics:
     count, rate = case.interconnect.nic_count, case.interconnect.nic_gbps
     found = _transport(case)
-    link = (found or NETWORK_IN_DOUBT)[0]
+    link = found or TRANSPORT_IN_DOUBT
     if nodes == 1:
         return Nics(count=count or 0, bandwidth=(rate or 0.0) * GBIT, link=link)
     if not count or not rate:
@@ -119,22 +127,41 @@ def _nics(case: Case, nodes: int, notes: list[str]) -> Nics:
     return Nics(count=count, bandwidth=rate * GBIT, link=link)
 
 
-def _fabric(case: Case, nodes: int, nics: Nics) -> Fabric:
+def _fabric(case: Case, nodes: int, node: Node, notes: list[str]) -> Fabric:
+    """Rails where the row says so or every GPU has its adapter; full bisection."""
     if nodes == 1:
         return Fabric(kind="single_node")
     words = (case.interconnect.inter or "").lower()
-    _, ports, latency_s = _transport(case) or NETWORK_IN_DOUBT
-    port_bandwidth = nics.bandwidth
-    if (stated := re.search(r"(\d+)x(\d+)g\b", words)) and int(stated[1]) > nics.count:
+    ports, latency_s = _switch(node.nics)
+    port_bandwidth = node.nics.bandwidth
+    stated = re.search(r"(\d+)x(\d+)g\b", words)  # such as 64x400G: ports of the switch
+    if stated and int(stated[1]) > node.nics.count:
         ports, port_bandwidth = int(stated[1]), int(stated[2]) * GBIT
-    rails = "rail" in words
-    planes = nics.count if rails else 1
+    rails = "rail" in words or node.nics.count == node.gpus
+    if "oversubscribed" in words:
+        notes.append(f"full bisection, although: {case.interconnect.inter}")
     return Fabric(
         kind="rail_clos" if rails else "fat_tree",
-        tiers=_tiers(nodes * nics.count // planes, ports),
+        tiers=_stated_tiers(words) or _tiers(nodes * node.nics.count, ports),
         switch=Switch(ports=ports, port_bandwidth=port_bandwidth, latency=latency_s),
         efficiency=FABRIC_EFFICIENCY,
     )
+
+
+def _switch(nics: Nics) -> tuple[int, float]:
+    if nics.link in SWITCHES:
+        return SWITCHES[nics.link]
+    for gbit_per_s, ports, latency_s in INFINIBAND:
+        if nics.bandwidth <= gbit_per_s * GBIT:
+            return ports, latency_s
+    return INFINIBAND[-1][1:]
+
+
+def _stated_tiers(words: str) -> int | None:
+    for pattern, tiers in ((r"\b(2|two)[- ](layer|tier)", 2), (r"\b(3|three)[- ](layer|tier)", 3)):
+        if re.search(pattern, words):
+            return tiers
+    return None
 
 
 def _tiers(endpoints: int, ports: int) -> int:

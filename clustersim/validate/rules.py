@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from clustersim.errors import SpecError
+from clustersim.spec.checks import check_scenario
 from clustersim.spec.device import Device
 from clustersim.spec.fleet import Fleet
 from clustersim.spec.model import Model
@@ -85,6 +88,15 @@ def convert(case: Case, catalogue: Catalogue, fits: Fits) -> Conversion:
     check_inputs(case)
     if reasons := limits_met(case):
         raise NotComparableError("; ".join(reasons))
+    try:
+        return _convert(case, catalogue, fits)
+    except ValidationError as error:
+        details = error.errors()[0]
+        field = ".".join(map(str, details["loc"]))
+        raise NotComparableError(f"cannot be a scenario: {field}: {details['msg']}") from error
+
+
+def _convert(case: Case, catalogue: Catalogue, fits: Fits) -> Conversion:
     notes: list[str] = []
     device = find_device(case, catalogue)
     mesh = _mesh(case, notes)
@@ -94,6 +106,8 @@ def convert(case: Case, catalogue: Catalogue, fits: Fits) -> Conversion:
     scenario = _choose_micro_batch(case, scenario, open_batch, fits, notes)
     scenario = _choose_recompute(case, scenario, fits, notes)
     notes.append(f"fleet {scenario.fleet.name}")
+    if problems := check_scenario(scenario).problems:
+        raise NotComparableError(f"cannot run: {problems[0].message}")
     doubled = None
     if open_batch:
         doubled = _with_training(scenario, global_batch=2 * scenario.training.global_batch)
@@ -178,7 +192,7 @@ def split_uneven(
     back = 1 if front or (layers + 1) % chunks == 0 else 0
     units = layers + front + back
     if chunks > units:
-        vpp = units // pp
+        vpp = units // pp  # rule 8: the largest that leaves no chunk empty
         if vpp == 0:
             raise NotComparableError(f"{layers} layers do not fill {pp} stages")
         chunks = pp * vpp

@@ -86,7 +86,9 @@ class Entry:
         """The entry as JSON; optional keys only where they have a value."""
         data = asdict(self)
         always = list(data)[: list(data).index("assumed") + 1]
-        return {key: value for key, value in data.items() if key in always or value}
+        return {
+            key: value for key, value in data.items() if key in always or value not in (None, ())
+        }
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _open_entries(case: Case) -> list[Entry]:
 
 def _skip(entry: Entry, error: ClusterSimError) -> Entry:
     first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return replace(entry, status="skipped", reason=entry.reason or first_line, micro_batches=None)
+    return replace(entry, status="skipped", reason=first_line, micro_batches=None)
 
 
 def _compare(entry: Entry, case: Case, conversion: Conversion, predictor: Predictor) -> Entry:

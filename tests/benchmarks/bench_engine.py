@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -65,12 +66,12 @@ def benchmarks() -> list[dict[str, object]]:
         ("engine_compiled_drag", dragged, random_durations(dragged, REPLICAS, drag=0.1)),
     ]
     for name, program, durations in cases:
-        seconds = best_of(lambda p=program, d=durations: replay(p, d, "compiled"), 7)
+        seconds = best_of(partial(replay, program, durations, "compiled"), 7)
         work = program.ops * durations.classes
         results.append(entry(name, seconds, work, bar_s=COMPILED_BAR_S))
     order, workspace = compile_order(reduced), make_workspace(reduced, REPLICAS)
     durations = cases[1][2]
-    seconds = best_of(lambda: step_time_s(reduced, durations, order, workspace), 7)
+    seconds = best_of(partial(step_time_s, reduced, durations, order, workspace), 7)
     work = reduced.ops * REPLICAS
     results.append(entry("engine_compiled_replication", seconds, work, bar_s=COMPILED_BAR_S))
     few = 16
@@ -81,7 +82,7 @@ def benchmarks() -> list[dict[str, object]]:
     ]:
         program = pipeline_program(STAGES, CHUNKS, MICRO_BATCHES, few, sends=sends, reduces=True)
         durations = random_durations(program, few, drag=drag)
-        seconds = best_of(lambda p=program, d=durations: replay(p, d, "event"), 5)
+        seconds = best_of(partial(replay, program, durations, "event"), 5)
         results.append(entry(name, seconds, program.ops * few, bar_rate=EVENT_BAR_PER_S))
     return results
 

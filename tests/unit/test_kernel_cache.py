@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from clustersim import kernel_cache
 from clustersim.kernel_cache import kernel_key, prepare_numba_cache
 
 
@@ -30,7 +29,7 @@ def test_the_cache_directory_of_the_user_is_taken_and_kept(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
-    monkeypatch.setattr(kernel_cache.platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / name)
     directory = prepare_numba_cache()
     assert Path(directory) == tmp_path / "clustersim" / f"kernels-{kernel_key()}"
     assert os.environ["NUMBA_CACHE_DIR"] == directory == prepare_numba_cache()
@@ -42,7 +41,7 @@ def test_a_home_that_cannot_be_written_costs_only_the_cache(
     file = tmp_path / "file"
     file.write_text("")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
-    monkeypatch.setattr(kernel_cache.platformdirs, "user_cache_path", lambda name: file / name)
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: file / name)
     directory = Path(prepare_numba_cache())
     assert directory.is_dir()
     assert directory.stat().st_mode & 0o077 == 0

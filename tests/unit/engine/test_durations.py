@@ -28,7 +28,7 @@ def test_good_durations_pass_and_know_their_size() -> None:
 def test_a_time_that_is_none_names_its_op_and_class(value: float) -> None:
     alone_s = np.ones((3, 2))
     alone_s[0, 1] = value
-    with pytest.raises(SimulationError, match="row 0 .forward, stage 0, chunk 0, micro-batch 3"):
+    with pytest.raises(SimulationError, match=r"row 0 .forward, stage 0, chunk 0, micro-batch 3"):
         check_durations(PROGRAM, replace(GOOD, alone_s=alone_s))
     with pytest.raises(SimulationError, match=f"{value} s for class 1"):
         check_durations(PROGRAM, replace(GOOD, alone_s=alone_s))

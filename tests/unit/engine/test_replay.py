@@ -131,8 +131,8 @@ def test_ops_without_length_cost_no_time(engine: EngineName) -> None:
 def test_stages_that_drag_each_other_crosswise_need_no_static_order(engine: EngineName) -> None:
     program, durations = crosswise()
     timeline = replay(program, durations, engine)
-    # Stage 1 ends at 2 and launches the send of stage 0 (2 to 6), which drags stage 0 from 2 on;
-    # stage 0 ends at 2 + 8 / 0.5 if the send never ended: 4 s at half rate, then 6 s more.
+    # Stage 1 ends at 2 and launches the send of stage 0, from 2 to 6: stage 0 has done 2 s by
+    # then, does 2 s more at half rate and has 6 s left.
     assert timeline.end_s[:, 0] == pytest.approx([12.0, 2.0, 6.0, 16.0], rel=1e-12)
 
 
@@ -172,9 +172,9 @@ def test_one_pass_is_enough_for_a_pipeline_and_crosswise_drags_take_more() -> No
 def test_one_f_one_b_takes_its_closed_form(engine: EngineName) -> None:
     stages, micro_batches = 4, 6
     program = pipeline_program(stages, 1, micro_batches)
-    alone_s = np.where(program.template[:, None] < 0, 0.0, np.ones((program.ops, 1)))
-    zero = np.zeros(program.ops)
-    timeline = replay(program, Durations(alone_s, zero, np.ones(1, dtype=np.int64)), engine)
+    one = np.ones(1, dtype=np.int64)
+    durations = Durations(np.ones((program.ops, 1)), np.zeros(program.ops), one)
+    timeline = replay(program, durations, engine)
     assert timeline.step_time_s == pytest.approx(2.0 * (micro_batches + stages - 1), rel=1e-12)
 
 
@@ -199,9 +199,9 @@ def test_a_deadlock_names_the_ops_that_wait(engine: EngineName) -> None:
 def test_an_op_that_waits_for_itself_or_for_a_later_one_of_its_stream_is_a_deadlock(
     engine: EngineName,
 ) -> None:
-    with pytest.raises(SimulationError, match="row 0 .* waits for row 0"):
+    with pytest.raises(SimulationError, match=r"row 0 .* waits for row 0"):
         run([Row(after=[0])], [1.0], engine)
-    with pytest.raises(SimulationError, match="row 0 .* waits for row 1"):
+    with pytest.raises(SimulationError, match=r"row 0 .* waits for row 1"):
         run([Row(after=[1]), Row()], [1.0, 1.0], engine)
 
 

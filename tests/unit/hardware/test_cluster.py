@@ -52,7 +52,7 @@ CLUSTERS = [
     cluster_of(1, kind="single_node"),
     cluster_of(3, tiers=1),
     cluster_of(6, tiers=2, ports=8, gpus=2, nics=2),
-    cluster_of(10, tiers=3, ports=4, gpus=2, nics=2),
+    cluster_of(8, tiers=3, ports=4, gpus=2, nics=2),
     cluster_of(10, tiers=3, ports=8, port_gbits=400, gpus=4, nics=2, scale_up="mesh"),
     cluster_of(8, kind="fat_tree", tiers=3, ports=6, oversubscription=2.0, gpus=4, nics=1),
     cluster_of(7, kind="fat_tree", tiers=2, ports=8, oversubscription=1.7, gpus=4, nics=2),
@@ -162,7 +162,7 @@ def test_flows_spread_over_all_spines():
 
 
 def test_rails_change_over_nvlink_before_the_fabric():
-    cluster = build_cluster(cluster_of(2))
+    cluster = build_cluster(cluster_of(10))
     links = route(cluster, 0, 8 + 5)
     assert cluster.link_kind[links[:2]].tolist() == [LinkKind.SCALE_UP, LinkKind.SCALE_UP]
     assert cluster.latency_s[links].sum() == pytest.approx(130e-9)

@@ -1,0 +1,1 @@
+"""What a finished timeline means; reads arrays, never runs anything."""
