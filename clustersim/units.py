@@ -260,7 +260,7 @@ def write_quantity(value: float, unit: str) -> str:
         return plain
     for spelling in _TIDY.get(unit, ()):
         scale = UNITS[unit][spelling]
-        shown = float(Fraction(value) / scale)
+        shown = _to_float(Fraction(value) / scale)
         number = f"{shown:.6g}"
         if 0.9999 < shown < 1024 and _to_float(Fraction(number) * scale) == value:
             return f"{number} {spelling}"

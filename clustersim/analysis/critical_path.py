@@ -77,8 +77,8 @@ def critical_path(
         klass=klass,
         seconds=seconds,
         by_category=dict(zip(map(str, Category), spent_s.tolist(), strict=True)),
-        by_stage=np.bincount(program.stage[row], seconds, program.stages),
-        by_class=np.bincount(klass, seconds, timeline.multiplicity.size),
+        by_stage=_summed(program.stage[row], seconds, program.stages),
+        by_class=_summed(klass, seconds, timeline.multiplicity.size),
     )
 
 
@@ -91,9 +91,9 @@ def _walk_back(program: Program, timeline: Timeline) -> tuple[list[int], list[in
         Waits(program, timeline.start_s[:, c], timeline.end_s[:, c], before)
         for c in range(timeline.multiplicity.size)
     ]
-    last, klass = np.unravel_index(np.argmax(timeline.end_s), timeline.end_s.shape)
-    row, klass = int(last), int(klass)
-    rows, classes = [], []
+    row, klass = divmod(int(np.argmax(timeline.end_s)), timeline.multiplicity.size)
+    rows: list[int] = []
+    classes: list[int] = []
     while row >= 0:
         rows.append(row)
         classes.append(klass)
@@ -101,6 +101,10 @@ def _walk_back(program: Program, timeline: Timeline) -> tuple[list[int], list[in
             klass = int(np.argmax([view.ready_s(row) for view in views]))
         row = views[klass].binding(row)
     return rows, classes
+
+
+def _summed(place: NDArray[np.integer], seconds: Floats, size: int) -> Floats:
+    return np.asarray(np.bincount(place, seconds, size), dtype=np.float64)
 
 
 def _shares(program: Program, by_category: Floats | None) -> Floats:

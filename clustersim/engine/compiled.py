@@ -88,7 +88,7 @@ def step_time_s(
 ) -> float:
     """End of the last op, for replications that need nothing else. [s]
 
-    Order and workspace are made once and reused; nothing of the size of the program is allocated.
+    Order and workspace are made once and reused; no array of ops x classes is allocated.
     """
     replay_compiled(program, durations, order, workspace)
     return float(workspace.end_s.max()) if workspace.end_s.size else 0.0

@@ -74,8 +74,8 @@ def check_durations(program: Program, durations: Durations) -> None:
     """
     _check_shapes(program, durations)
     alone_s, drag = durations.alone_s, durations.drag
-    wrong = ~(np.isfinite(alone_s) & (alone_s >= 0.0))
-    if wrong.any():
+    if not (alone_s.min(initial=0.0) >= 0.0 and alone_s.max(initial=0.0) < np.inf):  # or NaN
+        wrong = ~(np.isfinite(alone_s) & (alone_s >= 0.0))
         row, column = (int(index) for index in np.argwhere(wrong)[0])
         raise SimulationError(
             f"{describe_row(program, row)}: alone_s is {alone_s[row, column]} s for class {column}"

@@ -240,7 +240,9 @@ def replay_events(
     after = _other_streams(program)
     replicas = _replicas(env, program, durations)
     meetings = _meetings(env, program, durations, replicas)
-    rows_of = {int(k): np.flatnonzero(program.stream == k).tolist() for k in set(program.stream)}
+    rows_of = {
+        int(k): np.flatnonzero(program.stream == k).tolist() for k in np.unique(program.stream)
+    }
     if process_order is None:
         process_order = [(c, k) for c in range(durations.classes) for k in sorted(rows_of)]
     drag = durations.drag.tolist()

@@ -243,13 +243,16 @@ def pass_dragged_rows(
     for k in range(streams):
         cursor[k, :] = drag_start[k]
     reached_s = np.zeros((streams // 3, classes))  # compute of a stage is known up to here
+    old_start, old_end = np.empty(classes), np.empty(classes)
     moved = False
     for position in range(order.size):
         row = order[position]
         stage = stream[row] // 3
         start, end, alone = start_s[row], end_s[row], alone_s[row]
         is_compute = stream[row] % 3 == 0
-        old_start, old_end = start.copy(), end.copy()
+        if drag[row] > 0.0:
+            old_start[:] = start
+            old_end[:] = end
         ready_times(row, after_start, after, end_s, start)
         if rendezvous[row]:
             meet(start, alone, end)

@@ -48,6 +48,8 @@ def order_rows(program: Program) -> list[int]:
 def replay_rows(program: Program, durations: Durations) -> tuple[Floats, Floats]:
     """Times where nothing drags: raise every start to what it waits for, until all agree.
 
+    Rows must not wait in a circle.
+
     Returns
     -------
     start_s, end_s : ndarray of float64 (ops, classes)

@@ -60,7 +60,7 @@ def _scaled_paths(field: str) -> Callable[[Platform], Platform]:
 
 def _faster_host(platform: Platform) -> Platform:
     host = platform.profile.host
-    update = {name: getattr(host, name) / MORE for name in ("launch", "step", "input")}
+    update = {name: getattr(host, name) / MORE for name in ("launch_s", "step_s", "input_s")}
     faster = host.model_copy(update=update)
     return replace(platform, profile=platform.profile.model_copy(update={"host": faster}))
 

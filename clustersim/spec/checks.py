@@ -197,7 +197,10 @@ def _check_tensor_parallel(report: _Report) -> None:
     if model.padded_vocab % tp:
         said = report.said("model.vocab", model.vocab, TP)
         message = f"{tp} does not divide the padded vocabulary {model.padded_vocab} of {said}"
-        fix = f"set model.padded_vocab_to to {128 * tp}, a multiple of {tp}"
+        up = report.scenario.cluster.node.scale_up.domain_gpus
+        choices = [degree for degree in _divisors(model.padded_vocab) if degree <= max(1, up)]
+        fix = f"set model.padded_vocab_to to {128 * tp}, a multiple of {tp}, "
+        fix += f"or use {_one_of(choices)}"
         report.error(TP, message, fix, "model.vocab", "model.padded_vocab_to")
 
 
@@ -397,7 +400,7 @@ def _check_sequence(report: _Report) -> None:
         path = "parallelism.sequence_parallel"
         said = report.said(TP, 1, path)
         report.warn(path, f"has no effect with {said}", "set sequence_parallel: false", TP)
-    elif length % tp:
+    elif length % tp and not report.is_wrong(TP):
         message = f"{length} cannot be split over {report.said(TP, tp, path)} by sequence_parallel"
         report.error(path, message, f"use {_multiples(length, tp)}", TP)
 

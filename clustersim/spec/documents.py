@@ -62,11 +62,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data and the mark of each path in it; treated as immutable."""
+    """Plain data and the mark of each path in it; treated as immutable.
+
+    `broken` holds what is wrong with single values, so that the rest can be judged as well.
+    """
 
     data: Any
     marks: Mapping[Path_, Mark]
     file: str = ""
+    broken: tuple[tuple[Path_, Problem], ...] = ()
 
     def mark(self, path: Path_) -> Mark:
         """Return the mark of a path, or of its nearest ancestor that has one."""
@@ -98,13 +102,15 @@ def shown_path(path: Path) -> str:
     return str(path) if relative.startswith("..") else relative
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, *, lenient: bool = False) -> Document:
     """Read a YAML file that holds one mapping.
 
     Parameters
     ----------
     path : Path
         An existing file.
+    lenient : bool
+        Return a document with broken values, such as duplicate keys, instead of raising.
 
     Returns
     -------
@@ -125,15 +131,23 @@ def read_document(path: Path) -> Document:
             size = f"{status.st_size:,} bytes is too large for a file of this kind"
             raise SpecError(Problem(size, f"the limit is {MAX_BYTES:,} bytes", shown))
         folder = str(path.absolute().parent)
-        return _read_cached(str(path), shown, folder, status.st_mtime_ns, status.st_size)
+        found = _read_cached(str(path), shown, folder, status.st_mtime_ns, status.st_size)
     except OSError as error:
         reason = error.strerror or str(error)
         raise SpecError(Problem(f"cannot be read: {reason}", file=shown)) from None
+    return found if lenient else _sound(found)
 
 
 @functools.lru_cache(maxsize=256)
 def _read_cached(path: str, shown: str, folder: str, _mtime_ns: int, _size: int) -> Document:
-    return parse_document(Path(path).read_bytes(), shown, folder)
+    return _parse_mapping(Path(path).read_bytes(), shown, folder)
+
+
+def _sound(document: Document) -> Document:
+    """Return the document, or raise where a value of it is broken."""
+    if document.broken:
+        raise SpecError(problem for _, problem in document.broken)
+    return document
 
 
 def parse_document(raw: bytes, file: str, folder: str = "") -> Document:
@@ -148,6 +162,10 @@ def parse_document(raw: bytes, file: str, folder: str = "") -> Document:
     folder : str
         Folder against which relative references in it are resolved.
     """
+    return _sound(_parse_mapping(raw, file, folder))
+
+
+def _parse_mapping(raw: bytes, file: str, folder: str) -> Document:
     text = _decode(raw, file)
     document = _parse(text, Mark(file, folder=folder))
     if document.data is None:
@@ -161,7 +179,7 @@ def parse_document(raw: bytes, file: str, folder: str = "") -> Document:
 
 def parse_value(text: str, file: str) -> Document:
     """Parse one YAML value, as on the right of ``--set a.b=c``; `file` names it in messages."""
-    return _parse(text, Mark(file, folder=os.getcwd()), place=False)
+    return _sound(_parse(text, Mark(file, folder=os.getcwd()), place=False))
 
 
 def _decode(raw: bytes, file: str) -> str:
@@ -183,15 +201,11 @@ def _parse(text: str, origin: Mark, place: bool = True) -> Document:
     try:
         data = builder.build()
     except MarkedYAMLError as error:
-        builder.problems.append(_syntax_problem(error, builder))
-        data = None
+        raise SpecError([*builder.problems, _syntax_problem(error, builder)]) from None
     except (YAMLError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        builder.problems.append(origin.problem(f"is not YAML: {reason}"))
-        data = None
-    if builder.problems:
-        raise SpecError(builder.problems)
-    return Document(data, builder.marks, origin.file)
+        raise SpecError([*builder.problems, origin.problem(f"is not YAML: {reason}")]) from None
+    return Document(data, builder.marks, origin.file, tuple(builder.broken))
 
 
 def _syntax_problem(error: MarkedYAMLError, builder: _Builder) -> Problem:
@@ -214,13 +228,17 @@ class _Builder:
     origin: Mark
     place: bool
     marks: dict[Path_, Mark] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    broken: list[tuple[Path_, Problem]] = field(default_factory=list)
     anchors: dict[str, Any] = field(default_factory=dict)
     nodes: int = 0
 
     def __post_init__(self) -> None:
         self.lines = self.text.splitlines()
         self.events: Iterator[Event] = iter(YAML(typ="safe", pure=True).parse(self.text))
+
+    @property
+    def problems(self) -> list[Problem]:
+        return [problem for _, problem in self.broken]
 
     def mark(self, line: int, column: int) -> Mark:
         if not self.place:
@@ -260,13 +278,9 @@ class _Builder:
             raise self.stop(event, f"is nested more than {MAX_DEPTH} deep")
         if isinstance(event, AliasEvent):
             return self.alias(event, path)
-        tag = getattr(event, "tag", None)
-        if tag is not None:
-            fix = "remove the tag: clustersim reads plain values only and never runs code"
-            shown = str(tag).replace("tag:yaml.org,2002:", "!!")
-            raise self.stop(event, f"the YAML tag {shown} is not allowed", fix)
+        self.refuse_tag(event)
         if isinstance(event, ScalarEvent):
-            value: Any = self.scalar(event)
+            value: Any = self.scalar(event, path)
         elif isinstance(event, SequenceStartEvent):
             value = self.sequence(path, depth)
         else:
@@ -275,6 +289,14 @@ class _Builder:
         if event.anchor:
             self.anchors[event.anchor] = value
         return value
+
+    def refuse_tag(self, event: Event) -> None:
+        """Raise where a node carries an explicit tag: nothing is ever built from one."""
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            fix = "remove the tag: clustersim reads plain values only and never runs code"
+            shown = str(tag).replace("tag:yaml.org,2002:", "!!")
+            raise self.stop(event, f"the YAML tag {shown} is not allowed", fix)
 
     def alias(self, event: AliasEvent, path: Path_) -> Any:
         """Repeat an anchored value; its copies count towards the limit on values."""
@@ -312,7 +334,7 @@ class _Builder:
                 where = f"first on line {first.line}, again on line {place.line}"
                 message = f"the key `{key}` is written twice: {where}"
                 fix = "keep one of them"
-                self.problems.append(place.problem(message, fix, dotted(entry)))
+                self.broken.append((entry, place.problem(message, fix, dotted(entry))))
                 self.node(value_event, (*path, f"{key} (again)"), depth + 1)
                 continue
             self.marks[entry] = place
@@ -323,21 +345,21 @@ class _Builder:
         """Return a key as text; it must be a plain or quoted scalar."""
         if not isinstance(event, ScalarEvent):
             raise self.stop(event, "a key must be a word", "write `key: value`")
-        if event.tag is not None:
-            raise self.stop(event, f"the YAML tag {event.tag} is not allowed", "remove the tag")
+        self.refuse_tag(event)
         if event.value == "<<" and event.implicit[0]:
             fix = "use `extends: NAME_OR_PATH` to start from another file"
             raise self.stop(event, "the merge key `<<` is not part of YAML 1.2", fix)
         return str(event.value)
 
-    def scalar(self, event: ScalarEvent) -> Any:
+    def scalar(self, event: ScalarEvent, path: Path_) -> Any:
         if not event.implicit[0]:
             return str(event.value)
         value = plain_value(str(event.value))
         too_large = isinstance(value, int) and abs(value) >= 2**63
         if too_large or (isinstance(value, float) and not math.isfinite(value)):
             message = f"{event.value:.40} is not a number that fits"
-            self.problems.append(self.mark_of(event).problem(message, "write a finite number"))
+            problem = self.mark_of(event).problem(message, "write a finite number", dotted(path))
+            self.broken.append((path, problem))
             return 0
         return value
 

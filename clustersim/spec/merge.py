@@ -8,6 +8,7 @@ over a word starts from what the word names. Mappings merge, everything else rep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -75,7 +76,7 @@ def resolve_references(document: Document, kind: Kind) -> Document:
 
 def _load_file(kind: Kind, path: Path, chain: tuple[Path, ...]) -> Document:
     """Read a file with what it extends at its top; its references are still words."""
-    return _extended(read_document(path), kind, (*chain, path.resolve()))
+    return _extended(read_document(path, lenient=True), kind, (*chain, path.resolve()))
 
 
 def _extended(document: Document, kind: Kind, chain: tuple[Path, ...]) -> Document:
@@ -93,7 +94,7 @@ def _extended(document: Document, kind: Kind, chain: tuple[Path, ...]) -> Docume
         raise SpecError(mark.problem(f"the files extend each other: {loop}", fix, "extends"))
     base = _load_file(kind, path, chain)
     own = {key: value for key, value in document.data.items() if key != "extends"}
-    return overlay(base, Document(own, document.marks, document.file), kind)
+    return overlay(base, Document(own, document.marks, document.file, document.broken), kind)
 
 
 def _locate(kind: Kind, source: str, mark: Mark, field: str) -> Path:
@@ -104,7 +105,6 @@ def _locate(kind: Kind, source: str, mark: Mark, field: str) -> Path:
 
 
 def _resolve(document: Document, kind: Kind, chain: tuple[Path, ...]) -> Document:
-    problems: list[Problem] = []
     document = _extended(document, kind, chain)
     for path, kind_there in REFERENCES.get(kind, _NO_REFERENCES).items():
         value = document.get(path)
@@ -118,11 +118,10 @@ def _resolve(document: Document, kind: Kind, chain: tuple[Path, ...]) -> Documen
             else:
                 continue
         except SpecError as error:
-            problems.extend(_below(problem, path) for problem in error.problems)
+            broken = tuple((path, _below(problem, path)) for problem in error.problems)
+            document = replace(document, broken=(*document.broken, *broken))
             continue
         document = _planted(document, path, there)
-    if problems:
-        raise SpecError(problems)
     return document
 
 
@@ -131,22 +130,15 @@ def _below(problem: Problem, path: Path_) -> Problem:
     field = problem.field
     if not field.startswith(dotted(path)):
         field = dotted((*path, field)) if field else dotted(path)
-    return Problem(
-        problem.message,
-        problem.fix,
-        problem.file,
-        problem.line,
-        problem.column,
-        field,
-        problem.source_line,
-    )
+    return replace(problem, field=field)
 
 
 def _part(document: Document, path: Path_) -> Document:
     """Return the document below a path."""
     depth = len(path)
     marks = {at[depth:]: mark for at, mark in document.marks.items() if at[:depth] == path}
-    return Document(document.get(path), marks, document.file)
+    inside = tuple((at[depth:], why) for at, why in document.broken if at[:depth] == path)
+    return Document(document.get(path), marks, document.file, inside)
 
 
 def _planted(document: Document, path: Path_, part: Document) -> Document:
@@ -155,7 +147,10 @@ def _planted(document: Document, path: Path_, part: Document) -> Document:
     marks = {at: mark for at, mark in document.marks.items() if at[:depth] != path}
     marks[path] = document.mark(path)
     marks |= {(*path, *at): mark for at, mark in part.marks.items() if at}
-    return Document(_with_value(document.data, path, part.data), marks, document.file)
+    outside = [(at, why) for at, why in document.broken if at[:depth] != path]
+    inside = [((*path, *at), _below(why, path)) for at, why in part.broken]
+    data = _with_value(document.data, path, part.data)
+    return Document(data, marks, document.file, (*outside, *inside))
 
 
 def _with_value(data: Any, path: Path_, value: Any) -> Any:
@@ -181,7 +176,7 @@ def overlay(base: Document, top: Document, kind: Kind) -> Document:
     marks = dict(base.marks)
     marks[()] = top.mark(())
     data = _merged(base.data, top.data, (), (marks, top.marks, references))
-    return Document(data, marks, top.file)
+    return Document(data, marks, top.file, (*base.broken, *top.broken))
 
 
 _Marks = tuple[dict[Path_, Mark], Mapping[Path_, Mark], Mapping[Path_, Kind]]
@@ -249,7 +244,7 @@ def _assigned(document: Document, kind: Kind, text: str) -> Document:
     marks |= {(*parts, *at): mark for at in value.marks}
     data = _with_value({}, parts, value.data)
     merged = overlay(document, Document(data, {(): document.mark(()), **marks}), kind)
-    return Document(merged.data, merged.marks, document.file)
+    return replace(merged, file=document.file)
 
 
 def _is_reference(kind: Kind, path: Path_) -> bool:

@@ -38,10 +38,16 @@ def validate(record: type[RecordT], document: Document) -> RecordT:
     SpecError
         With one problem for every mistake in the document.
     """
+    problems = [problem for _, problem in document.broken]
     try:
-        return _validated(record, document.data)
+        found = _validated(record, document.data)
     except ValidationError as error:
-        raise SpecError(problems_of(error, record, document)) from None
+        broken = tuple(at for at, _ in document.broken)
+        problems += problems_of(error, record, document, broken)
+        raise SpecError(_in_order(problems)) from None
+    if problems:
+        raise SpecError(_in_order(problems))
+    return found
 
 
 def _validated(record: type[RecordT], data: Any) -> RecordT:
@@ -51,10 +57,22 @@ def _validated(record: type[RecordT], data: Any) -> RecordT:
 
 
 def problems_of(
-    error: ValidationError, record: type[BaseModel], document: Document
+    error: ValidationError,
+    record: type[BaseModel],
+    document: Document,
+    broken: Iterable[Path_] = (),
 ) -> list[Problem]:
-    """Return one problem for each error, in the order of the file."""
-    problems = [_problem(item, record, document) for item in _errors(error)]
+    """Return one problem for each error, save those of values known to be broken."""
+    known = tuple(broken)
+    return [
+        _problem(item, record, document)
+        for item in _errors(error)
+        if not any(_path(item["loc"])[: len(at)] == at for at in known)
+    ]
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Return problems in the order of the files, each once."""
     unique = {str(problem): problem for problem in problems}
     return sorted(unique.values(), key=lambda problem: (problem.file, problem.line))
 
@@ -73,7 +91,7 @@ def rest_of(record: type[RecordT], document: Document) -> tuple[RecordT | None, 
     suspect : frozenset of paths
         Fields whose value is not what the author meant.
     """
-    suspect: set[Path_] = set()
+    suspect: set[Path_] = {at for at, _ in document.broken}
     data = document.data
     for _ in range(3):
         try:

@@ -119,6 +119,14 @@ class Profile(Record):
     host: HostCoefficients
     pedigree: Pedigree
 
+    @property
+    def product_error(self) -> float:
+        """Mean absolute error of matrix products, held out where that was measured."""
+        for error in self.pedigree.errors:
+            if error.operator.startswith("gemm"):
+                return error.in_sample if error.held_out is None else error.held_out
+        return 0.0
+
     def gemm_coefficients(self, dtype: str) -> GemmCoefficients:
         """Coefficients of a datatype; those of the 16-bit types stand in for unmeasured ones."""
         for key in (dtype, "bf16", "fp16"):

@@ -1,8 +1,8 @@
 """Measured memory in bytes, and which part of our prediction it is compared with (rule 19).
 
 A predictor gives the terms of a stage's memory by name. Model states are parameters, gradients and
-the optimizer's state; activations are the terms whose names start so. Their union and `total` may
-differ by workspace and buffers.
+the optimizer's state; activations are the terms whose names start so. What a process needs beside
+its tensors (`context`, `fragmentation`) is no part of allocated memory: rule 19 adds its own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ TERMS: Mapping[str, tuple[str, ...]] = {  # prefixes of term names
     "master_optimizer": ("optimizer", "master", "moment"),
     "activations": ("activation",),
 }
+BESIDE_TENSORS = frozenset({"total", "context", "fragmentation"})
 MODEL_STATES = TERMS["weights_grads"] + TERMS["master_optimizer"]
 VARIANTS: Mapping[str, tuple[bool, str]] = {  # activation_pct_of_tp_baseline: sp, recompute
     "sequence_parallel": (True, "none"),
@@ -91,13 +92,18 @@ def predicted_bytes(kind: str, terms: Mapping[str, float]) -> float:
         case "model_states":
             return _sum(terms, MODEL_STATES)
         case "reserved":
-            return RESERVED_RATIO * terms["total"]
+            return RESERVED_RATIO * allocated_bytes(terms)
         case "nvidia_smi":
-            return RESERVED_RATIO * terms["total"] + CONTEXT_BYTES
+            return RESERVED_RATIO * allocated_bytes(terms) + CONTEXT_BYTES
         case _ if kind in TERMS:
             return _sum(terms, TERMS[kind])
         case _:
-            return terms["total"]
+            return allocated_bytes(terms)
+
+
+def allocated_bytes(terms: Mapping[str, float]) -> float:
+    """Peak of live tensors. [bytes]"""
+    return float(sum(size for name, size in terms.items() if name not in BESIDE_TENSORS))
 
 
 def of_first_stage(kind: str) -> bool:

@@ -23,6 +23,7 @@ from clustersim.validate.clusters import build_topology
 from clustersim.validate.stack import build_software, dropout, gradient_dtypes
 
 Fits = Callable[[Scenario], bool]
+TOLERATED = frozenset({"training.global_batch"})  # rule 6: the last micro-batch may be smaller
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,9 @@ def _convert(case: Case, catalogue: Catalogue, fits: Fits) -> Conversion:
     scenario = _choose_micro_batch(case, scenario, open_batch, fits, notes)
     scenario = _choose_recompute(case, scenario, fits, notes)
     notes.append(f"fleet {scenario.fleet.name}")
-    if problems := check_scenario(scenario).problems:
-        raise NotComparableError(f"cannot run: {problems[0].message}")
+    for problem in check_scenario(scenario).problems:
+        if problem.field not in TOLERATED:
+            raise NotComparableError(f"cannot run: {problem.field}: {problem.message}")
     doubled = None
     if open_batch:
         doubled = _with_training(scenario, global_batch=2 * scenario.training.global_batch)
@@ -164,6 +166,9 @@ def _mesh(case: Case, notes: list[str]) -> _Mesh:
     if vpp is None:
         vpp = -(-layers // pp) if case.schedule == "interleaved" else 1
         notes.append(f"rule 7: vpp {vpp}")
+    if pp == 1 and vpp > 1:
+        notes.append(f"one stage: vpp {vpp} has no effect")
+        vpp = 1
     named = case.tokens & {"embedding_balanced_partition", "flexible_layout"}
     vpp, chunks = split_uneven(layers, pp, vpp, bool(named), notes)
     return _Mesh(gpus, tp, pp, dp, vpp, chunks)

@@ -203,8 +203,11 @@ def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:
 
 
 def fits_in_memory(scenario: Scenario, predictor: Predictor) -> bool:
-    """Whether the fullest stage fits in 0.92 of device memory."""
-    needed = predictor.memory_bytes(scenario)["total"]
+    """Whether the tensors of the fullest stage fit in 0.92 of device memory.
+
+    The rest is left to what a process needs beside its tensors.
+    """
+    needed = memory.allocated_bytes(predictor.memory_bytes(scenario))
     return needed <= FITS_FRACTION * scenario.cluster.node.device.memory
 
 
@@ -340,6 +343,6 @@ def series_of(case: Case, scenario: Scenario) -> str:
 def _fit(case: Case, scenario: Scenario, predictor: Predictor) -> Fit | None:
     if case.expect_fits is None:
         return None
-    needed = predictor.memory_bytes(scenario)["total"]
+    needed = memory.allocated_bytes(predictor.memory_bytes(scenario))
     limit = FITS_FRACTION * scenario.cluster.node.device.memory
     return Fit(case.id, case.expect_fits, needed <= limit, needed, limit)

@@ -39,7 +39,8 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
     """Norm: read and write once; backward reads input and gradient and writes one."""
     passes = 3 if backward else 2
     moved = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes * passes
-    return elementwise(shape, "norm_backward" if backward else "norm", moved)
+    name = "norm_backward" if backward else "norm"
+    return elementwise(shape, name, moved, variant=shape.model.norm)
 
 
 def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
@@ -57,7 +58,7 @@ def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
     else:
         moved = 3 * stream + (2 * stream if bias else 0.0) + (2 * stream + mask) * dropout
         name, launches = "bias_dropout_add", 1 + bias + dropout
-    return elementwise(shape, name, moved, launches)
+    return elementwise(shape, name, moved, launches, variant="add")
 
 
 def activation(shape: RankShape, backward: bool = False) -> Kernel:
@@ -65,16 +66,18 @@ def activation(shape: RankShape, backward: bool = False) -> Kernel:
     branch = float(shape.tokens) * shape.ffn * shape.element_bytes
     branches = 2 if shape.model.gated_mlp else 1
     fused = shape.features.fused_kernels
+    variant = "gated" if shape.model.gated_mlp else "activation"
     bias_passes = 0 if fused or not shape.model.bias else 2 * branches
     if backward:
         moved = branch * (2 * branches + 1) + (branch * branches if shape.model.bias else 0.0)
         if not fused and shape.model.gated_mlp:
             moved += 2 * branch
-        return elementwise(shape, "activation_backward", moved, 1 if fused else 2)
+        name = "activation_backward"
+        return elementwise(shape, name, moved, 1 if fused else 2, variant=variant)
     moved = branch * (branches + 1 + bias_passes)
     if not fused and shape.model.gated_mlp:
         moved += 2 * branch  # silu, then product
-    return elementwise(shape, "activation", moved, 1 if fused else 2)
+    return elementwise(shape, "activation", moved, 1 if fused else 2, variant=variant)
 
 
 def rotary(shape: RankShape) -> Kernels:
@@ -84,7 +87,8 @@ def rotary(shape: RankShape) -> Kernels:
     width = (shape.heads + shape.kv_heads) * shape.model.head_dim
     moved = float(shape.tokens) * width * shape.element_bytes
     fused = shape.features.fused_kernels
-    return (elementwise(shape, "rotary", moved * (2 if fused else 6), 1 if fused else 4),)
+    launches = 1 if fused else 4
+    return (elementwise(shape, "rotary", moved * (2 if fused else 6), launches, variant="rope"),)
 
 
 # ------------------------------------------------------------------ attention core

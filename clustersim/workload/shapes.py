@@ -118,8 +118,13 @@ def elementwise(
     moved_bytes: float,
     launches: int = 1,
     category: Category = Category.ELEMENTWISE,
+    variant: str = "stream",
 ) -> Kernel:
-    """A memory-bound pass; `moved_bytes` is what all its launches read and write together."""
+    """A memory-bound pass; `moved_bytes` is what all its launches read and write together.
+
+    `variant` is the class of kernel: "stream" (plain pass), "add", "activation", "gated",
+    "layer_norm", "rms_norm", "rope", "embedding".
+    """
     return Kernel(
         name=name,
         kind=KernelKind.ELEMENTWISE,
@@ -128,6 +133,7 @@ def elementwise(
         flop=0.0,
         bytes=moved_bytes / launches,
         launches=launches,
+        variant=variant,
     )
 
 

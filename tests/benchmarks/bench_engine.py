@@ -74,6 +74,8 @@ def benchmarks() -> list[dict[str, object]]:
     seconds = best_of(partial(step_time_s, reduced, durations, order, workspace), 7)
     work = reduced.ops * REPLICAS
     results.append(entry("engine_compiled_replication", seconds, work, bar_s=COMPILED_BAR_S))
+    seconds = best_of(partial(compile_order, reduced), 7)
+    results.append(entry("engine_compile_order", seconds, reduced.ops))
     few = 16
     for name, sends, drag in [
         ("engine_event", False, 0.0),

@@ -7,14 +7,18 @@ from clustersim.cost.collectives.pricing import (
     collective_s,
     explain_collective,
 )
+from clustersim.cost.collectives.table import LineTable, line_table, price_calls
 
 __all__ = [
     "COLLECTIVES",
     "Candidate",
     "Explanation",
+    "LineTable",
     "Links",
     "bus_factor",
     "candidates",
     "collective_s",
     "explain_collective",
+    "line_table",
+    "price_calls",
 ]

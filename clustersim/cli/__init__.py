@@ -1,0 +1,1 @@
+"""The front door: commands, tables on stdout, progress and warnings on stderr."""

@@ -1,0 +1,152 @@
+"""``clustersim list`` and ``clustersim schema``: what ships, and what a file may hold."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from clustersim.cli import console
+from clustersim.cli.run import AsJson
+
+
+class Shelf(StrEnum):
+    """Kinds of shipped files, as people ask for them."""
+
+    DEVICES = "devices"
+    MODELS = "models"
+    TOPOLOGIES = "topologies"
+    SCENARIOS = "scenarios"
+    SOFTWARE = "software"
+    FLEETS = "fleets"
+    LINKS = "links"
+    PROFILES = "profiles"
+
+
+class Described(StrEnum):
+    """Kinds of files that have a JSON Schema."""
+
+    SCENARIO = "scenario"
+    TOPOLOGY = "topology"
+    DEVICE = "device"
+    MODEL = "model"
+    SOFTWARE = "software"
+    FLEET = "fleet"
+
+
+def list_command(
+    kind: Annotated[Shelf, typer.Argument(help="Which files.")], json: AsJson = False
+) -> None:
+    """List the files that ship with clustersim and can be named in a scenario."""
+    with console.answering():
+        rows = [_describe(kind, name) for name in _names(kind)]
+        if json:
+            console.print_json({kind.value: rows})
+        elif rows:
+            from clustersim.cli.tables import print_rows
+
+            print_rows(rows, console.output())
+
+
+def _names(kind: Shelf) -> tuple[str, ...]:
+    from clustersim.spec.names import FOLDERS, Kind, list_names
+
+    kinds: dict[str, Kind] = {folder: one for one, folder in FOLDERS.items()}
+    return list_names(kinds[kind.value])
+
+
+def _describe(kind: Shelf, name: str) -> dict[str, Any]:
+    """A name and the few figures by which one chooses."""
+    from clustersim.spec import resolve
+
+    match kind:
+        case Shelf.DEVICES:
+            return _device(name)
+        case Shelf.MODELS:
+            return _model(name)
+        case Shelf.TOPOLOGIES:
+            return _topology(name)
+        case Shelf.SCENARIOS:
+            return _scenario(name)
+        case Shelf.SOFTWARE:
+            features = resolve.load_software(name).features.model_dump()
+            on = [key for key, value in features.items() if value is True]
+            return {"name": name, "attention": features["attention"], "features": on}
+        case Shelf.FLEETS:
+            fleet = resolve.load_fleet(name)
+            return {"name": name, **fleet.model_dump(exclude={"name", "sources", "slowdowns"})}
+        case Shelf.LINKS:
+            link = resolve.load_link(name)
+            return {"name": name, "kind": link.kind, "basis": link.pedigree.basis}
+        case Shelf.PROFILES:
+            return {"name": name, "title": getattr(resolve.load_profile(name), "title", "")}
+
+
+def _device(name: str) -> dict[str, Any]:
+    from clustersim.spec.resolve import load_device
+
+    device = load_device(name)
+    return {
+        "name": name,
+        "title": device.title,
+        "memory_bytes": device.memory,
+        "memory_bytes_per_s": device.memory_bandwidth,
+        "peak_16_bit_flop_per_s": device.matrix_peak.get("bf16", device.matrix_peak.get("fp16")),
+    }
+
+
+def _model(name: str) -> dict[str, Any]:
+    from clustersim.model.transformer import total_parameters
+    from clustersim.spec.resolve import load_model
+
+    model = load_model(name)
+    return {
+        "name": name,
+        "parameters": total_parameters(model),
+        "layers": model.layers,
+        "hidden": model.hidden,
+        "heads": model.attention_heads,
+        "kv_heads": model.kv_heads,
+        "ffn": model.ffn,
+    }
+
+
+def _topology(name: str) -> dict[str, Any]:
+    from clustersim.spec.resolve import load_topology
+
+    topology = load_topology(name)
+    return {
+        "name": name,
+        "gpus": topology.nodes * topology.node.gpus,
+        "device": topology.node.device.name,
+        "scale_up_bytes_per_s": topology.node.scale_up.bandwidth,
+        "nics_bytes_per_s": topology.node.nics.count * topology.node.nics.bandwidth,
+        "fabric": topology.fabric.kind,
+    }
+
+
+def _scenario(name: str) -> dict[str, Any]:
+    from clustersim.spec.resolve import load_scenario
+
+    scenario = load_scenario(name)
+    parallel = scenario.parallelism
+    layout = f"tp{parallel.tensor_parallel}_pp{parallel.pipeline_parallel}_dp"
+    return {
+        "name": name,
+        "model": scenario.model.name,
+        "cluster": scenario.cluster.name,
+        "gpus": scenario.gpus,
+        "layout": f"{layout}{scenario.data_parallel}",
+        "global_batch": scenario.training.global_batch,
+    }
+
+
+def schema_command(
+    kind: Annotated[Described, typer.Argument(help="Which files.")] = Described.SCENARIO,
+) -> None:
+    """Print the JSON Schema of a kind of file, for editors."""
+    with console.answering():
+        from clustersim.spec.schema import json_schema
+
+        console.print_json(json_schema(kind.value))

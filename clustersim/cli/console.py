@@ -1,0 +1,112 @@
+"""What every command shares: consoles, progress, JSON, and how an error becomes an exit code.
+
+Exit codes: 0 done; 1 the answer is no; 2 the input is wrong; 3 our bug.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NO, BAD_INPUT, BUG = 1, 2, 3
+NARROW, WIDE = 80, 100
+SILENT_S = 1.0  # shorter work shows no progress
+
+DEBUG = "CLUSTERSIM_DEBUG"
+ISSUES = "please report it with the command and the scenario"
+
+
+def output() -> Console:
+    """Standard output, 80 to 100 columns wide; plain text where it is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    console.width = min(max(console.width, NARROW), WIDE) if console.is_terminal else WIDE
+    return console
+
+
+def messages() -> Console:
+    """Standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """One message on stderr, as it is."""
+    typer.echo(text, err=True)
+
+
+def print_json(document: Any) -> None:
+    """One document on stdout; what is not finite is null."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    typer.echo(orjson.dumps(document, option=options).decode())
+
+
+def warn(warnings: Iterable[object]) -> None:
+    """Warnings on stderr, one each."""
+    for warning in warnings:
+        say(f"warning: {warning}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Say on stderr what takes its time: a spinner, or one line after a second."""
+    if sys.stderr.isatty():
+        with messages().status(what):
+            yield
+        return
+    timer = threading.Timer(SILENT_S, say, (f"{what} ...",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn errors into a message on stderr and an exit code; never a traceback by default."""
+    from clustersim.errors import CapacityError, ClusterSimError, SimulationError
+
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        raise
+    except SimulationError as error:
+        _give_up(error)
+    except CapacityError as error:
+        say(str(error))
+        raise typer.Exit(NO) from None
+    except ClusterSimError as error:
+        say(str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:
+        say(f"{error.filename or 'file'}: {error.strerror or error}")
+        raise typer.Exit(BAD_INPUT) from None
+    except Exception as error:  # the one place where everything ends
+        _give_up(error)
+
+
+def _give_up(error: Exception) -> None:
+    """Report our own bug in a line or two; the traceback only where it is asked for."""
+    if os.environ.get(DEBUG) == "1":
+        import traceback
+
+        say("".join(traceback.format_exception(error)).rstrip())
+    text = " ".join(str(error).split()) or "no message"
+    say(f"bug in clustersim: {type(error).__name__}: {text}")
+    say(f"  {ISSUES}; {DEBUG}=1 shows the traceback")
+    raise typer.Exit(BUG) from None
