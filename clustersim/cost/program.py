@@ -10,6 +10,7 @@ An eager host issues kernels one after the other: a pass lasts at least as long 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,8 +98,13 @@ def price_program(program: Program, platform: Platform) -> ProgramCosts:
     ModelDomainError
         If a kernel or collective lies outside what its cost model covers.
     """
-    tables = _Tables(program, platform)
-    rows = [_price_template(template, platform, tables) for template in program.templates]
+    return price_templates(program.templates, platform)
+
+
+def price_templates(templates: Sequence[OpTemplate], platform: Platform) -> ProgramCosts:
+    """Price templates that need no program around them, such as one layer."""
+    tables = _Tables(templates, platform)
+    rows = [_price_template(template, platform, tables) for template in templates]
     columns = list(zip(*rows, strict=True))
     return ProgramCosts(
         compute_s=np.array(columns[0]),
@@ -113,11 +119,9 @@ def price_program(program: Program, platform: Platform) -> ProgramCosts:
 class _Tables:
     """Times of the distinct kernels and collectives of a program, each priced once."""
 
-    def __init__(self, program: Program, platform: Platform):
+    def __init__(self, templates: Sequence[OpTemplate], platform: Platform):
         segments = {
-            id(segment): segment
-            for template in program.templates
-            for segment in template.segments
+            id(segment): segment for template in templates for segment in template.segments
         }
         groups = {id(s.kernels): s.kernels for s in segments.values()}
         kernels = list(dict.fromkeys(kernel for group in groups.values() for kernel in group))

@@ -106,7 +106,7 @@ class Profile(Record):
     device: str = Field(description="the device it was fitted on, or is derived for")
     derived: bool = Field(description="no kernel of this device was measured")
     training_clock_fraction: Fraction = Field(
-        description="sustained clock of a training step over that of a micro-benchmark"
+        description="rate of matrix products in a training step over that of a micro-benchmark"
     )
     gemm: dict[str, GemmCoefficients] = Field(min_length=1, description="by datatype")
     alignment: AlignmentFactors

@@ -44,24 +44,22 @@ class AttentionShapes:
 
 
 def attention_row(
-    device: Device, profile: Profile, dtype: str, generation: str, backward: bool, sustained: bool
+    device: Device, profile: Profile, dtype: str, generation: str, backward: bool
 ) -> Array:
-    """Numbers of a device and a generation: sms, rate of an SM, memory, setup and so on."""
+    """Numbers of a device and a generation: SMs, one SM's rate, memory, coefficients; (8,)."""
     c = profile.attention_coefficients(generation)
-    clock = profile.training_clock_fraction if sustained else 1.0
     efficiency = c.backward_efficiency if backward else c.forward_efficiency
-    peak = matrix_peak(device, dtype) * clock * efficiency
-    work = BACKWARD_FLOP if backward else 1.0
     moved = BACKWARD_BYTES if backward else 1.0
     return np.array(
         [
             device.sms,
-            peak / device.sms / work,
+            matrix_peak(device, dtype) * efficiency / device.sms,
             device.memory_bandwidth * c.memory_efficiency / (moved * dtype_bytes(dtype)),
             c.q_tile,
             c.tile_setup_s,
             c.head_dim_penalty,
             c.kernel_floor_s,
+            BACKWARD_FLOP if backward else 1.0,
         ]
     )
 
@@ -73,7 +71,7 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
     ----------
     shapes : AttentionShapes
         q_len, kv_len, heads, head_dim >= 1; kv_len >= q_len where causal.
-    row : ndarray (7,)
+    row : ndarray (8,)
         Device and coefficients, from `attention_row`.
 
     Returns
@@ -83,17 +81,19 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
 
     Notes
     -----
-    A block of q_tile queries takes setup + 4 q_tile d keys / rate, over the keys it may see. With
-    W the work of all blocks over the SMs and L the longest block, blocks_s = (W^1.5 + L^1.5)^(2/3).
-    The traffic of q, k, v and o is added: a block's loads and stores at its ends are not hidden.
+    A block of q_tile queries takes setup + 4 q_tile d keys / rate, over the keys it may see; the
+    backward pass 2.5 times the arithmetic and traffic [1]. With W the work of all blocks over the
+    SMs and L the longest block, blocks_s = (W^1.5 + L^1.5)^(2/3). The traffic of q, k, v and o is
+    added: loads and stores at the ends of a block are not hidden. Attention draws less power than
+    a matrix product, and no power limit is applied. Domain: head sizes up to 256.
     """
-    sms, rate, elements_per_s, q_tile, setup_s, penalty, floor_s = row
+    sms, rate, elements_per_s, q_tile, setup_s, penalty, floor_s, work = row
     d = np.ceil(shapes.head_dim / HEAD_STEP) * HEAD_STEP
-    mean_keys, most_keys = visible_keys(shapes, q_tile)
+    all_keys, most_keys = visible_keys(shapes, q_tile)
     small = 1.0 + penalty * np.maximum(128.0 / d - 1.0, 0.0)
-    key_s = 4.0 * q_tile * d / rate * small
-    blocks = shapes.batch * shapes.heads * np.ceil(shapes.q_len / q_tile)
-    work_s = blocks * (setup_s + mean_keys * key_s) / sms
+    key_s = 4.0 * q_tile * d * work / rate * small
+    blocks = np.ceil(shapes.q_len / q_tile)
+    work_s = shapes.batch * shapes.heads * (blocks * setup_s + all_keys * key_s) / sms
     longest_s = setup_s + most_keys * key_s
     blocks_s = np.cbrt((work_s * np.sqrt(work_s) + longest_s * np.sqrt(longest_s)) ** 2)
     elements = 2.0 * shapes.batch * shapes.head_dim * (
@@ -104,21 +104,22 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
 
 
 def visible_keys(shapes: AttentionShapes, q_tile: float) -> tuple[Array, Array]:
-    """Keys that a block of queries visits, mean over blocks and most.
+    """Keys that the blocks of one head visit: sum over its blocks, and most of any block.
 
     Notes
     -----
-    Whole tiles of 64 keys. A causal block sees the keys up to its last query: with the queries
-    at the end of the keys, its mean over blocks is kv - q + (q + q_tile) / 2, at most kv. A
-    sliding window limits it to window + q_tile keys.
+    Blocks without a mask visit whole tiles of 64 keys. The queries of a causal core stand at the
+    end of the keys, and block i of B sees the kv - q + min((i+1) q_tile, q) keys up to its last
+    query. A sliding window limits any block to window + q_tile keys: the first `rising` causal
+    blocks stay below that.
     """
-    full = np.ceil(shapes.kv_len / KEY_STEP) * KEY_STEP
-    q = shapes.q_len
-    triangle = shapes.kv_len - q + (q + np.minimum(q_tile, q)) / 2.0
-    mean = np.where(shapes.causal, np.minimum(full, triangle), full)
-    band = shapes.window + q_tile
-    windowed = shapes.window > 0
-    return (
-        np.where(windowed, np.minimum(mean, band), mean),
-        np.where(windowed, np.minimum(full, band), full),
-    )
+    q, kv = shapes.q_len, shapes.kv_len
+    blocks = np.ceil(q / q_tile)
+    band = np.where(shapes.window > 0, shapes.window + q_tile, np.inf)
+    before = kv - q
+    most = np.minimum(np.where(shapes.causal, kv, np.ceil(kv / KEY_STEP) * KEY_STEP), band)
+    rising = np.clip(np.floor((band - before) / q_tile), 0.0, blocks - 1.0)
+    level = blocks - 1.0 - rising
+    causal = rising * before + q_tile * rising * (rising + 1.0) / 2.0 + most
+    causal += level * np.where(level > 0, most, 0.0)
+    return np.where(shapes.causal, causal, blocks * most), most

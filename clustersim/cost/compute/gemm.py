@@ -177,9 +177,7 @@ def _best_tiles_s(
         rows, columns = np.minimum(m, a), np.minimum(n, b)
         tiles = np.ceil(m / a) * np.ceil(n / b) * batch
         edge = 1.0 + row[5] * (1.0 / a + 1.0 / b - 3.0 / 256.0)
-        step_s = np.maximum(
-            2.0 * a * b / row[1] * edge * slow, (rows + columns) * size / row[6]
-        )
+        step_s = np.maximum(2.0 * a * b / row[1] * edge * slow, (rows + columns) * size / row[6])
         end_s = rows * columns * result_bytes / row[6] + row[7]
         best_s = np.minimum(best_s, np.ceil(tiles / sms) * (padded_k * step_s + end_s))
         idle = np.clip(np.floor(sms / tiles), 1.0, MOST_SPLITS)

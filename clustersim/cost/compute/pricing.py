@@ -130,7 +130,7 @@ def _price_group(
             return _price_elementwise(variant, rows, device, profile)
         case _:
             backward = kind is KernelKind.ATTENTION_BACKWARD
-            row = attention_row(device, profile, dtype, variant, backward, sustained)
+            row = attention_row(device, profile, dtype, variant, backward)
             return attention_s(_attention_shapes(rows), row)
 
 

@@ -1,0 +1,44 @@
+"""Bare predictions for many scenarios: step time, memory, one layer, without what-ifs."""
+
+from __future__ import annotations
+
+from clustersim.cost.platform import build_platform
+from clustersim.cost.program import price_templates
+from clustersim.parallel.memory import memory_of
+from clustersim.parallel.mesh import build_mesh
+from clustersim.run.prepare import prepare
+from clustersim.run.replicate import run_replications
+from clustersim.spec.scenario import Scenario
+from clustersim.workload.layer import layer_backward, layer_forward
+from clustersim.workload.operators import Category
+from clustersim.workload.program import OpTemplate
+from clustersim.workload.shapes import rank_shape
+
+
+class StepPredictor:
+    """What validation asks of the simulator; it holds nothing, so any process can have its own."""
+
+    def step_time_s(self, scenario: Scenario) -> float:
+        """Median step time over the scenario's replications. [s]"""
+        return run_replications(prepare(scenario)).timeline.step_time_s
+
+    def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> dict[str, float]:
+        """Terms of memory of one GPU of a stage (the fullest by default), and `total`. [bytes]"""
+        return memory_of(scenario).terms(stage)
+
+    def layer_s(self, scenario: Scenario) -> tuple[float, float]:
+        """Forward and backward time of one layer; what is recomputed is in the latter. [s]"""
+        shape = rank_shape(scenario)
+        templates = [
+            OpTemplate("forward", 0, 0, layer_forward(shape), Category.MATMUL),
+            OpTemplate(
+                "backward",
+                0,
+                0,
+                layer_backward(shape, scenario.training.recompute.kind),
+                Category.MATMUL,
+            ),
+        ]
+        platform = build_platform(scenario, build_mesh(scenario))
+        forward_s, backward_s = price_templates(templates, platform).alone_s.tolist()
+        return forward_s, backward_s
