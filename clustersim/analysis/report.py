@@ -12,7 +12,6 @@ from clustersim.units import (
     format_bytes,
     format_count,
     format_percent,
-    format_rate,
     format_seconds,
 )
 
@@ -54,6 +53,7 @@ HFU           the same with executed FLOP, recomputation included
 TFLOP/s       model FLOP a second of one GPU, in 10^12
 tokens/s      global batch times sequence length over step time, all GPUs together
 breakdown     of the busiest stage of the slowest replica; its parts sum to the step time
+MFU without   MFU if that part of the step took no time
 bubble        the stage waits for passes of other stages
 memory        peak of the fullest stage, its fragmentation and the process's own context included
 GPU-hours     GPUs times hours of an undisturbed run: no failures, checkpoints or evaluation"""
@@ -102,18 +102,22 @@ def headline(document: Document) -> str:
         f"{format_seconds(document['step_time_s'])} a step{spread}, "
         f"MFU {format_percent(document['mfu'])}, HFU {format_percent(document['hfu'])}, "
         f"{format_count(document['tokens_per_s'])} tokens/s\n"
-        f"{format_count(document['gpus'])} GPUs at {document['model_tflops_per_gpu']:.1f} TFLOP/s"
+        f"{_gpus(document['gpus'])} at {document['model_tflops_per_gpu']:.1f} TFLOP/s"
         f"{_bound(document)}"
     )
 
 
+def _gpus(count: int) -> str:
+    return f"{format_count(count)} GPU{'' if count == 1 else 's'}"
+
+
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _title(console: Console, text: str) -> None:
     console.print()
-    console.print(text, style="bold", markup=False, highlight=False)
+    console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(*columns: tuple[str, bool]) -> Table:
@@ -148,6 +152,7 @@ def _memory(document: Document, console: Console) -> None:
     of = f" of {format_bytes(capacity)}" if capacity else ""
     _title(console, f"Memory of the fullest stage: {format_bytes(total)}{of} a GPU, {verdict}")
     table = _table(("", False), ("", True), ("", True), ("", False))
+    table.show_header = False
     scale = max(total, capacity or 0.0)
     for term, size in sorted(terms.items(), key=lambda item: -item[1]):
         if size > 0.0:
@@ -164,7 +169,7 @@ def _bar(share: float, console: Console) -> str:
 
 
 def _where(document: Document, console: Console) -> None:
-    """Parts of the step, largest first, and the MFU points that each takes."""
+    """Parts of the step, largest first, and the MFU if each took no time."""
     step_s = document["step_time_s"]
     rows = document.get("waterfall") or [
         {"key": key, "seconds": seconds, "share": seconds / step_s}
@@ -175,7 +180,7 @@ def _where(document: Document, console: Console) -> None:
     of = document.get("breakdown_of") or {}
     place = f" (stage {of['stage']}, rank class {of['rank_class']})" if of else ""
     _title(console, f"Where the time goes{place}")
-    table = _table(("", False), ("time", True), ("share", True), ("MFU points", True), ("", False))
+    table = _table(("", False), ("time", True), ("share", True), ("MFU without", True), ("", False))
     shown = [row for row in rows if abs(row["share"]) >= LEAST_SHOWN]
     rest_s = sum(row["seconds"] for row in rows if abs(row["share"]) < LEAST_SHOWN)
     for row in sorted(shown, key=lambda row: (row["key"] != "ideal", -row["seconds"])):
@@ -183,7 +188,7 @@ def _where(document: Document, console: Console) -> None:
             LABELS.get(row["key"], row["key"]),
             format_signed_s(row["seconds"]),
             format_percent(row["share"]),
-            _points(row),
+            _without(row),
             _bar(row["share"], console),
         )
     if abs(rest_s) >= LEAST_SHOWN * LEAST_SHOWN * step_s:
@@ -191,10 +196,10 @@ def _where(document: Document, console: Console) -> None:
     console.print(table)
 
 
-def _points(row: Mapping[str, Any]) -> str:
-    if "mfu_lost" not in row or row["key"] == "ideal":
+def _without(row: Mapping[str, Any]) -> str:
+    if "mfu_without" not in row or row["key"] == "ideal":
         return ""
-    return f"{-100 * row['mfu_lost']:+.1f}"
+    return format_percent(row["mfu_without"])
 
 
 def format_signed_s(seconds: float) -> str:
@@ -219,8 +224,8 @@ def _stragglers(document: Document, console: Console) -> None:
         return
     uniform = format_seconds(report["uniform_step_time_s"])
     loss = format_percent(report["slowdown"] - 1.0)
-    slow = format_count(report["slow_ranks"])
-    _title(console, f"Stragglers: {slow} slow GPUs; all nominal and quiet: {uniform} ({loss} lost)")
+    slow = _gpus(report["slow_ranks"]).replace(" ", " slow ")
+    _title(console, f"Stragglers: {slow}; all nominal and quiet: {uniform} ({loss} lost)")
     rows = report.get("without") or []
     if not rows:
         return
@@ -248,7 +253,7 @@ def _stragglers(document: Document, console: Console) -> None:
 
 def _engine(document: Document) -> str:
     ops, wall_s = document.get("engine_ops", 0), document.get("engine_s", 0.0)
-    rate = f", {format_rate(ops / wall_s, ' ops/s')}" if wall_s > 0 else ""
+    rate = f", {format_count(ops / wall_s, 'ops/s')}" if wall_s > 0 else ""
     draws = document.get("replications", 1)
     what = f"{draws} draws of the fleet" if draws > 1 else "nothing random"
     return (

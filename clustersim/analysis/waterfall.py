@@ -1,8 +1,9 @@
 """From the peak to the MFU: what each part of a step costs.
 
-The step starts as its model FLOP at the device's peak, which is an MFU of 1. Each part of the
-breakdown makes the step longer and takes MFU points; the last leaves the MFU of the run. Seconds
-and shares do not depend on the order of the parts, points do: early parts take more.
+At the device's peak the step would be its model FLOP and nothing else, an MFU of 1. Every other
+second of the step takes its share of the step time off that, so shares are MFU points, and what
+they leave is the MFU. What one would gain by removing a part is another number, the MFU without
+it; both are given.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from clustersim.analysis.breakdown import KEYS
 class Loss(TypedDict):
     """One step down from the peak.
 
-    `key` is "ideal" or a key of the breakdown, `seconds` its time [s] and `share` that over the
-    step time; the shares sum to 1, and that of "ideal" is the MFU. `mfu_lost` is what the part
-    takes and `mfu_left` what is left below it, as fractions.
+    `key` is "ideal" or a key of the breakdown, `seconds` its time [s]. `share` is that over the
+    step time: the MFU for "ideal", else the MFU that the part takes; the shares sum to 1.
+    `mfu_left` is what is left after this part and those above it, `mfu_without` the MFU of the
+    run if only this part took no time. All fractions.
     """
 
     key: str
     seconds: float
     share: float
-    mfu_lost: float
     mfu_left: float
+    mfu_without: float
 
 
 def waterfall(
@@ -64,18 +66,16 @@ def waterfall(
     excess = {key: parts.get(key, 0.0) for key in KEYS}
     excess["matmul"] -= ideal_s - ideal_attention_s
     excess["attention"] -= ideal_attention_s
-    losses = [
-        Loss(key="ideal", seconds=ideal_s, share=ideal_s / step_time_s, mfu_lost=0.0, mfu_left=1.0)
-    ]
-    reached_s, left = ideal_s, 1.0
+    mfu = ideal_s / step_time_s
+    losses = [Loss(key="ideal", seconds=ideal_s, share=mfu, mfu_left=1.0, mfu_without=mfu)]
+    left = 1.0
     for key, seconds in excess.items():
         if seconds == 0.0:
             continue
-        reached_s += seconds
-        below = ideal_s / reached_s if reached_s > 0.0 else left
         share = seconds / step_time_s
+        left -= share
+        without = ideal_s / (step_time_s - seconds)
         losses.append(
-            Loss(key=key, seconds=seconds, share=share, mfu_lost=left - below, mfu_left=below)
+            Loss(key=key, seconds=seconds, share=share, mfu_left=left, mfu_without=without)
         )
-        left = below
     return losses

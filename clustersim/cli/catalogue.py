@@ -50,10 +50,12 @@ def list_command(
 
 
 def _names(kind: Shelf) -> tuple[str, ...]:
+    from typing import get_args
+
     from clustersim.spec.names import FOLDERS, Kind, list_names
 
-    kinds: dict[str, Kind] = {folder: one for one, folder in FOLDERS.items()}
-    return list_names(kinds[kind.value])
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    return next(list_names(one) for one in kinds if FOLDERS[one] == kind.value)
 
 
 def _describe(kind: Shelf, name: str) -> dict[str, Any]:
@@ -80,7 +82,8 @@ def _describe(kind: Shelf, name: str) -> dict[str, Any]:
             link = resolve.load_link(name)
             return {"name": name, "kind": link.kind, "basis": link.pedigree.basis}
         case Shelf.PROFILES:
-            return {"name": name, "title": getattr(resolve.load_profile(name), "title", "")}
+            profile = resolve.load_profile(name)
+            return {"name": name, "device": profile.device, "derived": profile.derived}
 
 
 def _device(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from clustersim.units import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+CROWDED = 9  # columns that leave no room for gaps
 MOST_ROWS = 200  # of a table; --json has all
 
 
@@ -59,7 +60,7 @@ def text_of(name: str, value: Any) -> str:
 
 def _number(name: str, value: float) -> str:
     for end, write in FORMATS:
-        if name.endswith(end):
+        if name.endswith(end) or f"{end}_per_" in name:
             return write(value)
     return format_count(value)
 
@@ -93,10 +94,10 @@ def plain(text: str) -> Any:
 
 def words(name: str) -> str:
     """A field's name for a reader: its unit is printed with the value."""
-    for end in ("_flop_per_s", "_bytes_per_s", "_bytes", "_fraction", "_s"):
-        if name.endswith(end) and len(name) > len(end):
-            name = name.removesuffix(end)
-            break
+    for unit in ("_flop_per_s", "_bytes_per_s"):
+        name = name.replace(unit, "")
+    for end in ("_bytes", "_fraction", "_s"):
+        name = name.removesuffix(end)
     return name.replace("_", " ")
 
 
@@ -104,11 +105,13 @@ def print_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print records as a table; numbers to the right."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    crowded = len(rows[0]) >= CROWDED
+    gap, between = (1, "\n") if crowded else (2, " ")
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for name, value in rows[0].items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         table.add_column(
-            words(name),
+            words(name).replace(" ", between),
             justify="right" if is_number else "left",
             header_style="dim",
             overflow="fold",

@@ -53,7 +53,7 @@ def case_files(paths: list[Path]) -> list[Path]:
 def validate_command(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="Files or folders; without: the shipped cases."),
+        typer.Argument(metavar="FILE", help="Files or folders; without: the shipped cases."),
     ] = None,
     json: AsJson = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")] = 1,

@@ -28,6 +28,11 @@ from clustersim.workload.shapes import (
     tensor_collective,
 )
 
+# Passes over the score matrix of the fused causal softmax (Megatron-LM's upper-triangular kernel):
+# it reads the lower triangle, and writes the whole matrix with zeros above it.
+SOFTMAX_PASSES = 0.5 + 1.0
+SOFTMAX_BACKWARD_PASSES = 0.5 + 0.5 + 1.0
+
 Kernels = tuple[Kernel, ...]
 Segments = tuple[Segment, ...]
 
@@ -133,7 +138,7 @@ def attention_core_backward(shape: RankShape) -> Kernels:
         elementwise(
             shape,
             "softmax_backward",
-            (7 if unfused else 3) * scores,
+            7 * scores if unfused else SOFTMAX_BACKWARD_PASSES * scores,
             3 if unfused else 1,
             Category.ATTENTION,
         ),
@@ -145,7 +150,7 @@ def attention_core_backward(shape: RankShape) -> Kernels:
 
 def _softmax_passes(shape: RankShape, scores: float) -> Kernels:
     """Softmax over the scores: one pass fused, scale, mask and softmax apart otherwise."""
-    passes = [("softmax", 2.0, 1)]
+    passes = [("softmax", SOFTMAX_PASSES, 1)]
     if shape.features.attention == "unfused":
         passes = [("scale_mask", 4.0, 2), ("softmax", 2.0, 1)]
     if shape.model.position == "alibi":

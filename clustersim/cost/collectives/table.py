@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from clustersim.cost.collectives.algorithms import Candidate, Links, candidates
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import GroupPath
+from clustersim.kernel_cache import prepare_numba_cache
 
 KERNEL_FROM = 50_000  # calls; below, numpy is done before Numba is imported
 
@@ -78,6 +79,7 @@ def price_calls(
         compiled = sizes.size >= KERNEL_FROM
     if not compiled:
         return _price_numpy(table, rows, sizes)
+    prepare_numba_cache()
     from clustersim.cost.collectives.kernels import price_lines
 
     out_s = np.empty_like(sizes)

@@ -26,6 +26,7 @@ from clustersim.cost.compute.gemm import (
     matrix_peak,
 )
 from clustersim.errors import ModelDomainError
+from clustersim.kernel_cache import prepare_numba_cache
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.workload.operators import Kernel, KernelKind
@@ -50,7 +51,7 @@ class KernelCosts:
     Attributes
     ----------
     alone_s : ndarray (n,)
-        Time of all launches, with the gaps between kernels of a full stream. [s]
+        Time of all launches, in a training step with the gaps between them. [s]
     ideal_s : ndarray (n,)
         Arithmetic of all launches at the dense peak; memory-bound passes have none. [s]
     bound : ndarray of int8 (n,)
@@ -78,7 +79,7 @@ def kernel_s(
     device, profile
         The accelerator and its fitted behaviour.
     sustained : bool
-        Clocks of a training step (True) or of a short micro-benchmark.
+        A training step, with its clocks and gaps (True), or a short micro-benchmark.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def kernel_s(
         priced = _price_group(kind, dtype, variant, rows, device, profile, sustained)
         one_s[indices], busy_s[indices], traffic_s[indices] = priced
     launches = np.array([kernel.launches for kernel in kernels], dtype=np.int64)
-    gap_s = profile.kernel_gap_s
+    gap_s = profile.kernel_gap_s if sustained else 0.0  # a micro-benchmark's floor includes it
     bound = np.where(busy_s >= traffic_s, Bound.COMPUTE, Bound.MEMORY)
     bound[one_s + gap_s > 2.0 * np.maximum(busy_s, traffic_s)] = Bound.LAUNCH
     ideal = [
@@ -106,8 +107,8 @@ def kernel_s(
         for k in kernels
     ]
     return KernelCosts(
-        alone_s=launches * (one_s + gap_s),
-        ideal_s=launches * np.array(ideal, dtype=np.float64),
+        alone_s=(one_s + gap_s) * launches.astype(np.float64),
+        ideal_s=np.array(ideal, dtype=np.float64) * launches.astype(np.float64),
         bound=bound.astype(np.int8),
         launches=launches,
     )
@@ -159,6 +160,7 @@ def _price_gemm(
     row = gemm_row(device, profile, dtype, sustained)
     if len(rows) < COMPILED_ROWS:
         return gemm_s((m, n, k, batch), traffic, slow, row)
+    prepare_numba_cache()
     from clustersim.cost.compute import kernels  # Numba: only where it pays
 
     out = np.empty((3, m.size))

@@ -61,9 +61,10 @@ def tiled_s(product: Product, machine: ProductMachine, shape: tuple[int, int]) -
     times = [waves_s(product, machine, shape, tiles, product.k)]
     if tiles < 4 * machine.sms:
         idle = min(machine.sms // tiles, 32)
-        for pieces in (idle, 2, 3, 5):
-            if pieces > 1:
-                times.append(split_s(product, machine, shape, tiles, pieces, pieces is idle))
+        if idle > 1:
+            times.append(split_s(product, machine, shape, tiles, idle, fills_idle=True))
+        for pieces in (2, 3, 5):
+            times.append(split_s(product, machine, shape, tiles, pieces, fills_idle=False))
     return min(times)
 
 

@@ -99,7 +99,7 @@ def test_full_recomputation_does_the_layers_forward_pass_again() -> None:
 
 
 def test_selective_recomputation_does_the_attention_core_again() -> None:
-    # Korthikanti et al. 2022, eq. 9: s/(6 h) becomes s/(4.5 h)... one forward core, 4 s h a layer.
+    # Two products of the core, Q K^T and its product with V: 4 s h a token and layer.
     model, s = load_model("gpt_22b"), 2048
     again = transformer.recomputed_flop_per_token(model, s, model.layers, 0)
     assert again == pytest.approx(4 * model.layers * s * model.hidden, rel=1e-12)

@@ -1,0 +1,168 @@
+"""Commands as people type them: answers on stdout, the rest on stderr, exit codes that mean it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from clustersim.cli.console import BUG
+from clustersim.cli.main import app
+
+runner = CliRunner()
+
+
+def invoke(*words: str, code: int = 0):
+    result = runner.invoke(app, list(words))
+    assert result.exit_code == code, result.stderr or result.stdout
+    return result
+
+
+def test_run_answers_in_the_first_line():
+    first = invoke("run", "smallest").stdout.splitlines()[0]
+    assert "a step" in first
+    assert "MFU" in first
+
+
+def test_json_is_one_document_and_its_breakdown_sums_to_the_step():
+    document = json.loads(invoke("run", "smallest", "--json").stdout)
+    assert document["kind"] == "training"
+    assert sum(document["breakdown_s"].values()) == pytest.approx(document["step_time_s"])
+    terms = dict(document["memory_bytes_per_gpu"])
+    assert terms.pop("total") == pytest.approx(sum(terms.values()))
+
+
+def test_seed_and_engine_write_into_the_scenario():
+    words = ("run", "smallest", "--json", "--seed", "7", "--engine", "event")
+    document = json.loads(invoke(*words).stdout)
+    assert document["seed"] == 7
+    assert document["engine"] == "event"
+
+
+def test_definitions_explain_the_terms():
+    assert "Definitions" in invoke("run", "smallest", "--definitions").stdout
+
+
+def test_out_holds_a_scenario_that_gives_the_same_answer(tmp_path):
+    out = tmp_path / "out"
+    result = invoke("run", "smallest", "--out", str(out), "--set", "training.global_batch=16")
+    assert f"wrote {out}" in result.stderr
+    again = json.loads(invoke("run", str(out / "scenario.yaml"), "--json").stdout)
+    saved = json.loads((out / "result.json").read_text())
+    assert again["result_digest"] == saved["result_digest"]
+
+
+def test_out_that_is_a_file_is_bad_input(tmp_path):
+    path = tmp_path / "taken"
+    path.write_text("x")
+    assert "is a file" in invoke("run", "smallest", "--out", str(path), code=2).stderr
+
+
+def test_job_that_does_not_fit_is_a_no_with_terms_and_knobs():
+    words = ("run", "smallest", "--set", "training.micro_batch=512")
+    result = invoke(*words, "--set", "training.global_batch=512", "--json", code=1)
+    assert json.loads(result.stdout)["fits"] is False
+    assert "does not fit" in result.stderr
+    assert "training.micro_batch: 256" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "no_such_scenario"), "no_such_scenario"),
+        (("run", "smallest", "--set", "training.micro_batsh=4"), "did you mean"),
+        (("run", "smallest", "--set", "training.micro_batch=four"), "four"),
+        (("run", "smallest", "--engine", "fast"), "fast"),
+        (("run", "smallest", "--seed", "-1"), "--seed"),
+        (("run",), "SCENARIO"),
+        (("walk",), "walk"),
+        (("show", "smallest", "--stage", "dreams"), "dreams"),
+        (("list", "dragons"), "dragons"),
+        (("validate", "no/such/file.yaml"), "no such file"),
+        (("validate", "--jobs", "0"), "--jobs"),
+    ],
+)
+def test_wrong_input_is_exit_code_2_and_names_what_is_wrong(words, said):
+    result = invoke(*words, code=2)
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_our_bug_is_exit_code_3_without_a_traceback(monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("wheels came off")
+
+    monkeypatch.setattr("clustersim.run.simulate", broken)
+    monkeypatch.delenv("CLUSTERSIM_DEBUG", raising=False)
+    result = invoke("run", "smallest", code=BUG)
+    assert "bug in clustersim: RuntimeError: wheels came off" in result.stderr
+    assert "Traceback" not in result.stderr
+    monkeypatch.setenv("CLUSTERSIM_DEBUG", "1")
+    assert "Traceback" in invoke("run", "smallest", code=BUG).stderr
+
+
+@pytest.mark.parametrize("stage", ["spec", "cluster", "mesh", "memory", "program", "costs"])
+def test_every_stage_can_be_shown_and_read(stage):
+    assert invoke("show", "smallest", "--stage", stage).stdout.strip()
+    document = json.loads(invoke("show", "smallest", "--stage", stage, "--json").stdout)
+    assert document
+
+
+def test_overrides_show_in_the_resolved_scenario():
+    shown = invoke("show", "smallest", "--set", "training.micro_batch=4").stdout
+    assert "micro_batch: 4" in shown
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["devices", "models", "topologies", "scenarios", "software", "fleets", "links", "profiles"],
+)
+def test_every_kind_of_file_can_be_listed(kind):
+    rows = json.loads(invoke("list", kind, "--json").stdout)[kind]
+    assert rows
+    assert all(row["name"] for row in rows)
+
+
+def test_list_prints_one_line_a_name():
+    lines = invoke("list", "fleets").stdout.splitlines()
+    assert any(line.startswith("uniform") for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["scenario", "topology", "device", "model", "software", "fleet"])
+def test_every_kind_of_file_has_a_schema(kind):
+    assert json.loads(invoke("schema", kind).stdout)["title"] == f"clustersim {kind}"
+
+
+def test_version_is_that_of_the_package():
+    from clustersim import __version__
+
+    assert invoke("version").stdout.strip() == f"clustersim {__version__}"
+    assert json.loads(invoke("version", "--json").stdout) == {"version": __version__}
+
+
+CASE = """\
+cases:
+  - id: serving_only
+    source: {title: Nobody et al. 2024}
+    measured: {}
+"""
+
+
+def test_validate_reports_what_it_skips(tmp_path):
+    path = tmp_path / "cases.yaml"
+    path.write_text(CASE)
+    document = json.loads(invoke("validate", str(path), "--json").stdout)
+    assert [case["status"] for case in document["cases"]] == ["skipped"]
+
+
+def test_validate_writes_its_report(tmp_path):
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases" / "cases.yaml").write_text(CASE)
+    out = tmp_path / "out"
+    invoke("validate", str(tmp_path / "cases"), "--out", str(out))
+    assert sorted(path.name for path in out.iterdir()) == ["validation.json", "validation.md"]
+
+
+def test_folder_without_cases_is_bad_input(tmp_path):
+    assert "holds no cases" in invoke("validate", str(tmp_path), code=2).stderr

@@ -1,0 +1,73 @@
+"""Textbook phases against the collective times that ASTRA-sim prints for fixed networks."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from clustersim.cost.collectives import formulas
+from clustersim.cost.collectives.phases import Dimension, Endpoint, phase_s, phases_s
+
+REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "astra_sim_collectives.csv"
+ALGORITHMS = {"ring": "ring", "direct": "direct", "halvingDoubling": "halving_doubling"}
+
+
+def predicted_s(row: dict[str, str]) -> float:
+    """Our time of one row: link rates there are in 2^30 bytes/s, all_gather counts the input."""
+    latencies = [float(value) * 1e-9 for value in row["link_latency_ns"].split(";")]
+    rates = [float(value) * 2**30 for value in row["link_bandwidth_GBps"].split(";")]
+    dimensions = []
+    names = zip(row["topology"].split("x"), row["algorithm"].split(";"), strict=True)
+    for (name, algorithm), latency_s, rate in zip(names, latencies, rates, strict=True):
+        kind = name.rstrip("0123456789")
+        links = 2 if kind == "Switch" else 1  # up to the switch and down
+        ranks = int(name[len(kind) :])
+        dimensions.append(Dimension(ranks, ALGORITHMS[algorithm], links * latency_s, rate))
+    chunks, size = int(row["chunks"]), float(row["bytes"])
+    if row["collective"] == "all_gather":
+        size *= int(row["npus"])
+    endpoint = Endpoint(
+        float(row["endpoint_delay_ns"]) * 1e-9, float(row["local_mem_bw_GBps"]) * 1e9
+    )
+    shrink = row["collective_optimization"] != "baseline"
+    return chunks * phases_s(row["collective"], size / chunks, dimensions, endpoint, shrink)
+
+
+def test_phases_agree_with_every_physical_row_of_astra_sim() -> None:
+    """Within 0.2 %: that simulator rounds each step and each pass of a reduction down to 1 ns."""
+    if not REFERENCE.exists():
+        pytest.skip("../shared/reference is not beside this checkout")
+    with REFERENCE.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["physical"] == "True"]
+    errors = {
+        index: predicted_s(row) / (float(row["time_ns"]) * 1e-9) - 1
+        for index, row in enumerate(rows)
+        if float(row["bytes"]) >= 2**20
+    }
+    worst = max(errors, key=lambda index: abs(errors[index]))
+    assert len(errors) > 200
+    assert abs(errors[worst]) < 2e-3, (errors[worst], rows[worst])
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8, 64])
+def test_one_dimension_is_the_closed_form(ranks: int) -> None:
+    call = (3e7, ranks, 2e-6, 5e10)
+
+    def phase(collective: str, algorithm: str) -> float:
+        dim = Dimension(ranks, algorithm, call[2], call[3])
+        return phase_s(collective, call[0], dim, Endpoint())
+
+    pairs = {
+        ("all_reduce", "ring"): formulas.ring_all_reduce_s,
+        ("all_gather", "ring"): formulas.ring_all_gather_s,
+        ("reduce_scatter", "ring"): formulas.ring_reduce_scatter_s,
+        ("all_to_all", "ring"): formulas.ring_all_to_all_s,
+        ("all_reduce", "direct"): formulas.direct_all_reduce_s,
+        ("all_to_all", "direct"): formulas.direct_all_gather_s,
+        ("all_reduce", "halving_doubling"): formulas.halving_doubling_all_reduce_s,
+        ("all_gather", "halving_doubling"): formulas.halving_doubling_all_gather_s,
+    }
+    for (collective, algorithm), closed_form in pairs.items():
+        assert phase(collective, algorithm) == pytest.approx(closed_form(*call))

@@ -1,0 +1,104 @@
+"""Embedding, logits, loss and optimizer on one rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clustersim.workload import ends
+from clustersim.workload.layer import Segments
+from clustersim.workload.operators import Category
+from clustersim.workload.shapes import RankShape, rank_shape
+from tests.training_scenarios import scenario_of
+
+TOKENS, HIDDEN, VOCAB = 2 * 512, 1024, 8192
+STREAM_BYTES = TOKENS * HIDDEN * 2
+
+
+def shape_of(tp: int = 1, sp: bool = False, **features: Any) -> RankShape:
+    plan = {"tensor_parallel": tp, "sequence_parallel": sp}
+    return rank_shape(scenario_of({}, plan, {"micro_batch": 2}, features))
+
+
+def flop(segments: Segments) -> float:
+    return sum(k.flop * k.launches for s in segments for k in s.kernels)
+
+
+def moved(segments: Segments, name: str) -> float:
+    return sum(k.bytes * k.launches for s in segments for k in s.kernels if k.name == name)
+
+
+def messages(segments: Segments) -> list[tuple[str, float]]:
+    return [(m.collective, m.bytes) for s in segments for m in s.collectives]
+
+
+@pytest.mark.parametrize("tp", [1, 8])
+def test_logits_of_the_group_multiply_the_table_with_every_token(tp: int) -> None:
+    assert tp * flop(ends.head_forward(shape_of(tp))) == 2.0 * TOKENS * VOCAB * HIDDEN
+
+
+@pytest.mark.parametrize("tp", [1, 8])
+def test_logits_do_twice_the_arithmetic_backward(tp: int) -> None:
+    shape = shape_of(tp)
+    assert flop(ends.head_backward(shape)) == 2 * flop(ends.head_forward(shape))
+
+
+def test_the_loss_is_reduced_three_times_one_fp32_number_a_token() -> None:
+    # Shoeybi et al. 2019, section 3: maximum, logit of the target, sum of exponents.
+    assert messages(ends.head_forward(shape_of(8))) == [("all_reduce", 4.0 * TOKENS)] * 3
+
+
+def test_a_lonely_rank_reduces_nothing_at_the_ends() -> None:
+    shape = shape_of(1)
+    parts = (
+        ends.embedding_forward(shape),
+        ends.embedding_backward(shape),
+        ends.head_forward(shape),
+        ends.head_backward(shape),
+    )
+    assert [messages(part) for part in parts] == [[], [], [], []]
+
+
+def test_vocabulary_shards_of_the_embedding_are_summed() -> None:
+    assert messages(ends.embedding_forward(shape_of(8))) == [("all_reduce", STREAM_BYTES)]
+    assert messages(ends.embedding_forward(shape_of(8, sp=True))) == [
+        ("reduce_scatter", STREAM_BYTES)
+    ]
+
+
+def test_the_gradient_of_the_embedding_is_gathered_only_under_sequence_parallelism() -> None:
+    assert messages(ends.embedding_backward(shape_of(8))) == []
+    assert messages(ends.embedding_backward(shape_of(8, sp=True))) == [("all_gather", STREAM_BYTES)]
+
+
+def test_the_input_gradient_of_the_logits_is_reduced() -> None:
+    assert messages(ends.head_backward(shape_of(8))) == [("all_reduce", STREAM_BYTES)]
+    assert ("reduce_scatter", STREAM_BYTES) in messages(ends.head_backward(shape_of(8, sp=True)))
+
+
+def test_a_fused_loss_passes_over_the_logits_fewer_times() -> None:
+    for part, name in ((ends.head_forward, "loss"), (ends.head_backward, "loss_backward")):
+        fused, apart = (
+            moved(part(shape_of(8, fused_cross_entropy=on)), name) for on in (True, False)
+        )
+        assert 0 < fused < apart
+
+
+def test_the_gradient_of_the_table_is_written_whole_and_added_to_the_accumulated_one() -> None:
+    # Zero fill and read in 16 bits, read and write of the fp32 gradient; and three of the stream.
+    table = VOCAB // 8 * HIDDEN
+    expected = 3 * STREAM_BYTES + table * (2 * 2 + 2 * 4)
+    assert moved(ends.embedding_backward(shape_of(8)), "embedding_backward") == expected
+
+
+def test_adam_moves_30_bytes_a_parameter_that_this_rank_owns() -> None:
+    # fp32 gradient 4, master weight and two moments read and written 24, 16-bit weight 2.
+    kernels = {k.name: k for k in ends.optimizer_kernels(shape_of(), 1000.0, 4000.0)}
+    assert kernels["adam"].bytes == 30 * 1000.0
+    assert {k.category for k in kernels.values()} == {Category.OPTIMIZER}
+
+
+def test_the_gradient_norm_reads_every_gradient_once() -> None:
+    kernels = {k.name: k for k in ends.optimizer_kernels(shape_of(), 1000.0, 4000.0)}
+    assert kernels["gradient_norm"].bytes == 4 * 4000.0
