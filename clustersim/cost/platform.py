@@ -1,4 +1,4 @@
-"""What prices depend on beside the program: device, fitted behaviour, links and where groups sit."""
+"""What prices depend on beside the program: device, fitted behaviour, links, places of groups."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def build_platform(scenario: Scenario, mesh: Mesh) -> Platform:
     )
 
 
-def communication_paths(
-    topology: Topology, mesh: Mesh, shards: int | None
-) -> dict[str, GroupPath]:
+def communication_paths(topology: Topology, mesh: Mesh, shards: int | None) -> dict[str, GroupPath]:
     """The path of every group that a training step communicates over."""
     stages = mesh.pipeline_parallel
     data_group = mesh.data_group()

@@ -120,16 +120,12 @@ class _Tables:
     """Times of the distinct kernels and collectives of a program, each priced once."""
 
     def __init__(self, templates: Sequence[OpTemplate], platform: Platform):
-        segments = {
-            id(segment): segment for template in templates for segment in template.segments
-        }
+        segments = {id(segment): segment for template in templates for segment in template.segments}
         groups = {id(s.kernels): s.kernels for s in segments.values()}
         kernels = list(dict.fromkeys(kernel for group in groups.values() for kernel in group))
         messages = list(dict.fromkeys(c for s in segments.values() for c in s.collectives))
         costs = kernel_s(kernels, platform.device, platform.profile)
-        self.kernel: dict[Kernel, float] = dict(
-            zip(kernels, costs.alone_s.tolist(), strict=True)
-        )
+        self.kernel: dict[Kernel, float] = dict(zip(kernels, costs.alone_s.tolist(), strict=True))
         self.message: dict[Collective, float] = _message_times(messages, platform)
         self.seen: dict[int, tuple[Segment, _Priced]] = {}
 
@@ -173,7 +169,8 @@ def _price_segment(segment: Segment, platform: Platform, tables: _Tables) -> _Pr
     for message, time_s in zip(segment.collectives, comm, strict=True):
         share = time_s / sum(comm) if sum(comm) else 0.0
         by_category[CATEGORIES.index(message.category)] += exposed_s * share
-    peak = platform.device.matrix_peak.get(segment.kernels[0].dtype, np.inf) if segment.kernels else 1
+    dtype = segment.kernels[0].dtype if segment.kernels else ""
+    peak = platform.device.matrix_peak.get(dtype, np.inf)
     launches = sum(kernel.launches for kernel in segment.kernels) + len(segment.collectives)
     priced = _Priced(
         kernels_s,

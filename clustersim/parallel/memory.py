@@ -53,7 +53,7 @@ class Memory:
     @property
     def allocated_bytes(self) -> NDArray[np.float64]:
         """Peak of live tensors at each stage. [bytes]"""
-        return np.sum([self.by_stage[term] for term in TERMS], axis=0)
+        return np.asarray(np.sum([self.by_stage[term] for term in TERMS], axis=0), np.float64)
 
     @property
     def worst_stage(self) -> int:
@@ -198,4 +198,3 @@ def logits_bytes(scenario: Scenario) -> float:
     final = 2 * _norm_tokens(scenario) * model.hidden * e
     width = 2 * e if scenario.software.features.fused_cross_entropy else 2 * e + 4
     return tokens * vocab * width + final
-

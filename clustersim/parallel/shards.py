@@ -32,7 +32,7 @@ def chunk_parameters(scenario: Scenario, layers: Layers) -> NDArray[np.float64]:
         With tied embeddings and more than one stage, the last stage holds a copy of the table.
     """
     model, tp = scenario.model, scenario.parallelism.tensor_parallel
-    held = layers.count * rank_layer_parameters(model, tp)
+    held = layers.count.astype(np.float64) * rank_layer_parameters(model, tp)
     positions = model.max_positions * model.hidden if model.position == "learned" else 0
     table = model.padded_vocab * model.hidden / tp
     held[0, 0] += table + positions

@@ -106,9 +106,7 @@ def step_flop(scenario: Scenario) -> tuple[float, float]:
     return tokens * useful, tokens * (useful + again)
 
 
-def _document(
-    prepared: Prepared, memory: Memory, replications: Replications
-) -> dict[str, Any]:
+def _document(prepared: Prepared, memory: Memory, replications: Replications) -> dict[str, Any]:
     scenario, training = prepared.scenario, prepared.scenario.training
     step_s = replications.timeline.step_time_s
     useful, executed = step_flop(scenario)
@@ -122,6 +120,7 @@ def _document(
         costs.compute_s,
         costs.fixed_s,
         replications.draw.factor,
+        costs.drag,
     )
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

@@ -175,5 +175,3 @@ def _memory_changes(scenario: Scenario) -> list[tuple[str, dict[str, Any]]]:
             more = 2 * getattr(parallel, axis)
             split(f"parallelism.{axis}: {more}", **{axis: more, "data_parallel": replicas // 2})
     return changes
-
-

@@ -1,44 +1,44 @@
-"""The simulator as the runner of published cases asks for it."""
+"""The simulator as validation asks for it: step time, memory, one layer, without what-ifs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from clustersim.cost.platform import build_platform
-from clustersim.cost.program import price_program
+from clustersim.cost.program import price_templates
 from clustersim.parallel.memory import memory_of
 from clustersim.parallel.mesh import build_mesh
-from clustersim.run import simulate
+from clustersim.run.prepare import prepare
+from clustersim.run.replicate import run_replications
 from clustersim.spec.scenario import Scenario
-from clustersim.workload.builder import ProgramBuilder
 from clustersim.workload.layer import layer_backward, layer_forward
 from clustersim.workload.operators import Category
-from clustersim.workload.program import COMPUTE
+from clustersim.workload.program import OpTemplate
 from clustersim.workload.shapes import rank_shape
 
 
 class SimulatorPredictor:
-    """Predicts with this simulator; holds nothing, so that processes can share it."""
+    """What validation asks of the simulator; it holds nothing, so any process can have its own."""
 
     def step_time_s(self, scenario: Scenario) -> float:
-        """Median time of one optimizer step. [s]"""
-        return simulate(scenario, what_ifs=False).step_time_s
+        """Median step time over the scenario's replications. [s]"""
+        return run_replications(prepare(scenario)).timeline.step_time_s
 
-    def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> Mapping[str, float]:
-        """Terms of memory of a GPU and their `total`; None is the fullest stage. [bytes]"""
+    def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> dict[str, float]:
+        """Terms of memory of one GPU of a stage (the fullest by default), and `total`. [bytes]"""
         return memory_of(scenario).terms(stage)
 
     def layer_s(self, scenario: Scenario) -> tuple[float, float]:
-        """Forward and backward time of one layer, recomputation in the latter. [s]"""
+        """Forward and backward time of one layer; what is recomputed is in the latter. [s]"""
         shape = rank_shape(scenario)
-        kind = scenario.training.recompute.kind
-        build = ProgramBuilder()
-        for name, segments in (
-            ("forward", layer_forward(shape)),
-            ("backward", layer_backward(shape, kind)),
-        ):
-            build.row(build.template(name, 0, segments, Category.MATMUL), COMPUTE)
-        program = build.build(replicas=1, stages=1, chunks=1, micro_batches=1)
+        templates = [
+            OpTemplate("forward", 0, 0, layer_forward(shape), Category.MATMUL),
+            OpTemplate(
+                "backward",
+                0,
+                0,
+                layer_backward(shape, scenario.training.recompute.kind),
+                Category.MATMUL,
+            ),
+        ]
         platform = build_platform(scenario, build_mesh(scenario))
-        forward_s, backward_s = price_program(program, platform).alone_s.tolist()
+        forward_s, backward_s = price_templates(templates, platform).alone_s.tolist()
         return forward_s, backward_s

@@ -32,9 +32,7 @@ class ProgramBuilder:
         overlapped: bool = False,
     ) -> int:
         """Add a template; returns its number."""
-        self.templates.append(
-            OpTemplate(name, stage, chunk, tuple(segments), category, overlapped)
-        )
+        self.templates.append(OpTemplate(name, stage, chunk, tuple(segments), category, overlapped))
         return len(self.templates) - 1
 
     def row(

@@ -45,7 +45,7 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
     passes = 3 if backward else 2
     moved = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes * passes
     name = "norm_backward" if backward else "norm"
-    return elementwise(shape, name, moved, variant=shape.model.norm)
+    return elementwise(shape, name, moved)
 
 
 def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
@@ -93,7 +93,7 @@ def rotary(shape: RankShape) -> Kernels:
     moved = float(shape.tokens) * width * shape.element_bytes
     fused = shape.features.fused_kernels
     launches = 1 if fused else 4
-    return (elementwise(shape, "rotary", moved * (2 if fused else 6), launches, variant="rope"),)
+    return (elementwise(shape, "rotary", moved * (2 if fused else 6), launches),)
 
 
 # ------------------------------------------------------------------ attention core
@@ -242,9 +242,7 @@ def layer_backward(shape: RankShape, recompute: str) -> Segments:
         *leave_backward(shape, (residual_add(shape, True),), [("mlp_down", t, h, down)]),
         Segment(kernels=(activation(shape, True),)),
         *enter_backward(shape, [("mlp_up", t, up, h)], (norm(shape, True),)),
-        *leave_backward(
-            shape, (residual_add(shape, True),), [("attention_out", t, h, core_width)]
-        ),
+        *leave_backward(shape, (residual_add(shape, True),), [("attention_out", t, h, core_width)]),
         Segment(kernels=core),
         *enter_backward(shape, [("qkv", t, qkv, h)], (norm(shape, True),)),
     )

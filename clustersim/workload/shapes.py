@@ -178,9 +178,7 @@ def linear_backward(
 
 def tensor_collective(shape: RankShape, name: str, collective: str) -> Collective:
     """A collective of the residual stream over the tensor-parallel group."""
-    return Collective(
-        name, collective, "tp", shape.hidden_bytes, shape.dtype, Category.TP_COMM
-    )
+    return Collective(name, collective, "tp", shape.hidden_bytes, shape.dtype, Category.TP_COMM)
 
 
 def as_recomputed(kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:

@@ -72,7 +72,9 @@ class _Step:
 
     # ------------------------------------------------------------ templates
 
-    def pass_segments(self, backward: bool, stage: int, chunk: int, first: int, count: int) -> Segments:
+    def pass_segments(
+        self, backward: bool, stage: int, chunk: int, first: int, count: int
+    ) -> Segments:
         """Segments of `count` layers of a chunk from layer `first`, with the model's ends.
 
         Recomputed layers come first in a chunk.
@@ -239,9 +241,7 @@ class _Step:
             "grad_reduce", stage, (segment,), Category.DP_COMM, chunk, overlapped
         )
         stream = DATA if overlapped else COMPUTE
-        self.reduced[stage].append(
-            self.build.row(template, stream, after, rendezvous=True)
-        )
+        self.reduced[stage].append(self.build.row(template, stream, after, rendezvous=True))
 
     def _gather(self, stage: int, parameters: float, chunk: int) -> int:
         """Updated 16-bit parameters from their owners to every replica."""

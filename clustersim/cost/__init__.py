@@ -1,0 +1,1 @@
+"""How long it takes alone, and what it occupies: kernels, collectives, whole programs."""
