@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives import collective_s
 from clustersim.cost.compute import kernel_s
 from clustersim.cost.platform import Platform
-from clustersim.workload.operators import Category, Collective, Kernel, Segment
+from clustersim.cost.power import product_headroom
+from clustersim.spec.profile import Profile
+from clustersim.workload.operators import Category, Collective, KernelKind, Segment
 from clustersim.workload.program import OpTemplate, Program
 
 CATEGORIES = tuple(Category)
@@ -98,36 +100,70 @@ def price_program(program: Program, platform: Platform) -> ProgramCosts:
     ModelDomainError
         If a kernel or collective lies outside what its cost model covers.
     """
-    return price_templates(program.templates, platform)
+    counts = np.bincount(program.template, minlength=len(program.templates))
+    return price_templates(program.templates, platform, counts.tolist())
 
 
-def price_templates(templates: Sequence[OpTemplate], platform: Platform) -> ProgramCosts:
-    """Price templates that need no program around them, such as one layer."""
+def price_templates(
+    templates: Sequence[OpTemplate], platform: Platform, counts: Sequence[int] | None = None
+) -> ProgramCosts:
+    """Price templates, `counts` of each in a step (one each by default).
+
+    Prices are made twice: how hot a step runs decides the clock of its products, and their time
+    decides how hot it runs; the second pass is within a per mille of the fixed point.
+    """
     tables = _Tables(templates, platform)
+    first = [_price_template(template, platform, tables) for template in templates]
+    weights = [1] * len(templates) if counts is None else counts
+    tables.price_kernels(warmed(platform, templates, first, weights))
     rows = [_price_template(template, platform, tables) for template in templates]
-    columns = list(zip(*rows, strict=True))
     return ProgramCosts(
-        compute_s=np.array(columns[0]),
-        fixed_s=np.array(columns[1]),
-        by_category=np.array(columns[2]),
-        peak_s=np.array(columns[3]),
-        drag=np.array(columns[4]),
-        syncs=np.array(columns[5], dtype=np.int64),
+        compute_s=np.array([row.compute_s for row in rows]),
+        fixed_s=np.array([row.fixed_s for row in rows]),
+        by_category=np.array([row.by_category for row in rows]),
+        peak_s=np.array([row.peak_s for row in rows]),
+        drag=np.array([_drag(template, platform) for template in templates]),
+        syncs=np.array([max(1, row.syncs) for row in rows], dtype=np.int64),
     )
 
 
+def warmed(
+    platform: Platform,
+    templates: Sequence[OpTemplate],
+    prices: Sequence[_Priced],
+    counts: Sequence[int],
+) -> Profile:
+    """The profile at the clock that the mix of the step's passes leaves to its products."""
+    passes = [
+        (price, count)
+        for template, price, count in zip(templates, prices, counts, strict=True)
+        if template.category in (Category.MATMUL, Category.PP_COMM) and not template.overlapped
+    ]
+    product_s = sum(price.product_s * count for price, count in passes)
+    kernels_s = sum(price.compute_s * count for price, count in passes)
+    fixed_s = sum(price.fixed_s * count for price, count in passes)
+    headroom = product_headroom(product_s, kernels_s - product_s, fixed_s)
+    clock = platform.profile.training_clock_fraction * headroom
+    return platform.profile.model_copy(update={"training_clock_fraction": clock})
+
+
 class _Tables:
-    """Times of the distinct kernels and collectives of a program, each priced once."""
+    """Times of the distinct kernels and collectives of templates, each priced once."""
 
     def __init__(self, templates: Sequence[OpTemplate], platform: Platform):
         segments = {id(segment): segment for template in templates for segment in template.segments}
         groups = {id(s.kernels): s.kernels for s in segments.values()}
-        kernels = list(dict.fromkeys(kernel for group in groups.values() for kernel in group))
+        self.kernels = list(dict.fromkeys(k for group in groups.values() for k in group))
+        self.device = platform.device
         messages = list(dict.fromkeys(c for s in segments.values() for c in s.collectives))
-        costs = kernel_s(kernels, platform.device, platform.profile)
-        self.kernel: dict[Kernel, float] = dict(zip(kernels, costs.alone_s.tolist(), strict=True))
-        self.message: dict[Collective, float] = _message_times(messages, platform)
-        self.seen: dict[int, tuple[Segment, _Priced]] = {}
+        self.message = _message_times(messages, platform)
+        self.price_kernels(platform.profile)
+
+    def price_kernels(self, profile: Profile) -> None:
+        """Price the kernels with a profile, and forget what was priced with another."""
+        costs = kernel_s(self.kernels, self.device, profile)
+        self.kernel = dict(zip(self.kernels, costs.alone_s.tolist(), strict=True))
+        self.seen: dict[int, _Priced] = {}
 
 
 def _message_times(messages: list[Collective], platform: Platform) -> dict[Collective, float]:
@@ -141,26 +177,36 @@ def _message_times(messages: list[Collective], platform: Platform) -> dict[Colle
 
 @dataclass(frozen=True)
 class _Priced:
-    """One segment, once."""
+    """Price of a segment or of a whole template.
+
+    `product_s` is the part of `compute_s` in matrix products and fused attention.
+    """
 
     compute_s: float
     fixed_s: float
     by_category: Floats
     peak_s: float
+    product_s: float
     launches: int
     syncs: int
 
 
 def _price_segment(segment: Segment, platform: Platform, tables: _Tables) -> _Priced:
     known = tables.seen.get(id(segment))
-    if known is not None:
-        return known[1]
+    if known is None:
+        known = tables.seen[id(segment)] = _price_new_segment(segment, platform, tables)
+    return known
+
+
+def _price_new_segment(segment: Segment, platform: Platform, tables: _Tables) -> _Priced:
     by_category = np.zeros(len(CATEGORIES))
-    peak_s = 0.0
+    model_flop = product_s = 0.0
     for kernel in segment.kernels:
         by_category[CATEGORIES.index(kernel.category)] += tables.kernel[kernel]
+        if kernel.kind is not KernelKind.ELEMENTWISE:
+            product_s += tables.kernel[kernel]
         if kernel.category in (Category.MATMUL, Category.ATTENTION):
-            peak_s += kernel.flop * kernel.launches
+            model_flop += kernel.flop * kernel.launches
     kernels_s = float(by_category.sum())
     comm = [tables.message[message] for message in segment.collectives]
     drag = platform.profile.overlap_drag
@@ -170,31 +216,27 @@ def _price_segment(segment: Segment, platform: Platform, tables: _Tables) -> _Pr
         share = time_s / sum(comm) if sum(comm) else 0.0
         by_category[CATEGORIES.index(message.category)] += exposed_s * share
     dtype = segment.kernels[0].dtype if segment.kernels else ""
-    peak = platform.device.matrix_peak.get(dtype, np.inf)
-    launches = sum(kernel.launches for kernel in segment.kernels) + len(segment.collectives)
-    priced = _Priced(
-        kernels_s,
-        exposed_s,
-        by_category,
-        peak_s / peak,
-        launches,
-        int(bool(segment.collectives)),
+    return _Priced(
+        compute_s=kernels_s,
+        fixed_s=exposed_s,
+        by_category=by_category,
+        peak_s=model_flop / platform.device.matrix_peak.get(dtype, np.inf),
+        product_s=product_s,
+        launches=sum(kernel.launches for kernel in segment.kernels) + len(segment.collectives),
+        syncs=int(bool(segment.collectives)),
     )
-    tables.seen[id(segment)] = (segment, priced)
-    return priced
 
 
-def _price_template(
-    template: OpTemplate, platform: Platform, tables: _Tables
-) -> tuple[float, float, Floats, float, float, int]:
+def _price_template(template: OpTemplate, platform: Platform, tables: _Tables) -> _Priced:
     by_category = np.zeros(len(CATEGORIES))
-    compute_s = fixed_s = peak_s = 0.0
+    compute_s = fixed_s = peak_s = product_s = 0.0
     launches = syncs = 0
     for segment in template.segments:
         priced = _price_segment(segment, platform, tables)
         compute_s += priced.compute_s * segment.repeat
         fixed_s += priced.fixed_s * segment.repeat
         peak_s += priced.peak_s * segment.repeat
+        product_s += priced.product_s * segment.repeat
         by_category += priced.by_category * segment.repeat
         launches += priced.launches * segment.repeat
         syncs += priced.syncs * segment.repeat
@@ -203,10 +245,13 @@ def _price_template(
         fixed_s += extra_s
         kind = Category.HOST if template.category is Category.HOST else Category.LAUNCH
         by_category[CATEGORIES.index(kind)] += extra_s
-    drag = platform.profile.overlap_drag if template.overlapped else 0.0
-    if template.category is not Category.DP_COMM:
-        drag = 0.0
-    return compute_s, fixed_s, by_category, peak_s, drag, max(1, syncs)
+    return _Priced(compute_s, fixed_s, by_category, peak_s, product_s, launches, syncs)
+
+
+def _drag(template: OpTemplate, platform: Platform) -> float:
+    """Compute rate that a collective beside the passes takes from its rank."""
+    beside = template.overlapped and template.category is Category.DP_COMM
+    return platform.profile.overlap_drag if beside else 0.0
 
 
 def _host_s(template: OpTemplate, platform: Platform, launches: int) -> float:

@@ -79,11 +79,12 @@ def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> A
     """Numbers of a device, a datatype and its coefficients, in the order of `COLUMNS`.
 
     `sustained` is a training step: the power limit holds from the first microsecond (a ramp of
-    zero) and clocks are lower by `training_clock_fraction`.
+    zero), at the level that an unbroken stream of products sustains (`training_clock_fraction`).
+    Products that the limit does not reach run at the boost clock.
     """
     c = profile.gemm_coefficients(dtype)
-    clock = profile.training_clock_fraction if sustained else 1.0
-    peak = matrix_peak(device, dtype) * clock
+    limit = profile.training_clock_fraction if sustained else 1.0
+    peak = matrix_peak(device, dtype)
     return np.array(
         [
             device.sms,
@@ -95,7 +96,7 @@ def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> A
             c.sm_bandwidth,
             c.tile_fill_s,
             c.split_overhead_s,
-            peak * c.power_fraction,
+            peak * c.power_fraction * limit,
             0.0 if sustained else c.power_ramp_s,
             c.kernel_floor_s,
         ]

@@ -134,6 +134,14 @@ def test_without_dropout_the_embedding_keeps_nothing() -> None:
     assert embedding_activation_bytes(gpt(dropout=False)) == 0
 
 
+def test_only_the_first_stage_holds_masks_of_the_embedding_one_a_micro_batch_in_flight() -> None:
+    plan = {"pipeline_parallel": 4}
+    scenario = scenario_of({}, plan, {"dropout": True}, {"attention": "flash_2"})
+    layer, mask = layer_activation_bytes(scenario, "none"), embedding_activation_bytes(scenario)
+    held = memory_of(scenario).by_stage["activations"]
+    assert held.tolist() == pytest.approx([4 * (2 * layer + mask), 6 * layer, 4 * layer, 2 * layer])
+
+
 def test_the_fp32_copy_of_the_logits_goes_with_the_fused_loss() -> None:
     plan, training = {"tensor_parallel": 8}, {"micro_batch": B, "sequence_length": S}
     unfused, fused = (

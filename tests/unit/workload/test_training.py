@@ -221,6 +221,17 @@ def test_overlapped_buckets_add_up_to_all_gradients_and_all_parameters(
         assert size == pytest.approx(width * sum(held(scenario)), rel=1e-12)
 
 
+def test_a_stage_without_layers_reduces_and_gathers_its_end_of_the_model() -> None:
+    features = {"dp_overlap_reduce": True, "dp_overlap_gather": True}
+    plan = {"pipeline_parallel": 2, "layers_per_chunk": (8, 0), "data_parallel": 2, "zero_stage": 1}
+    scenario = scenario_of({}, plan, {}, features)
+    program = build_training_program(scenario)
+    for name, width in (("grad_reduce", 4), ("param_gather", 2)):
+        (row,) = rows_of(program, name, 1)
+        (message,) = template_of(program, row).segments[0].collectives
+        assert message.bytes == width * held(scenario)[1]
+
+
 def test_overlapped_collectives_run_on_a_stream_of_their_own_and_others_on_compute() -> None:
     for overlap, kind in ((True, DATA), (False, COMPUTE)):
         features = {"dp_overlap_reduce": overlap, "dp_overlap_gather": overlap}
@@ -313,6 +324,14 @@ def test_the_tables_are_added_up_after_the_backward_passes_of_both_stages() -> N
     (row,) = rows_of(program, "embedding_sync")
     last = {rows_of(program, "backward", 3)[-1] + 1, rows_of(program, "backward", 0)[-1]}
     assert last <= set(before(program, row))
+
+
+def test_the_tables_are_added_up_after_both_stages_reduced_over_their_replicas() -> None:
+    plan = {"pipeline_parallel": 4, "data_parallel": 2}
+    program = build_training_program(scenario_of({}, plan, {}, {"dp_overlap_reduce": True}))
+    (row,) = rows_of(program, "embedding_sync")
+    reduced = {*rows_of(program, "grad_reduce", 0), *rows_of(program, "grad_reduce", 3)}
+    assert reduced <= set(before(program, row))
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
