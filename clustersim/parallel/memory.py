@@ -3,14 +3,20 @@
 Model states follow mixed-precision Adam: 16-bit weights, an accumulated gradient, and an fp32
 master copy with two moments, the last three shared out under ZeRO-1. Activations are counted
 tensor by tensor as autograd keeps them, times the micro-batches in flight at the worst moment of
-the schedule. Left out: activations that an operator keeps beyond its inputs and outputs (a few
-statistics a row), and the allocator's choice of block sizes beyond a fixed share.
+the schedule. Stacks that copy gradients, or hold the outputs of a stage, add buffers by feature.
+The moment of the optimizer step is told from that of the activations: the larger counts, and the
+smaller stays with the caching allocator as `cached_blocks`. Left out: activations that an
+operator keeps beyond its inputs and outputs (a few statistics a row), buffers of NCCL beyond the
+context, and fragmentation beyond a fixed share.
 
 References
 ----------
 .. [1] V. Korthikanti et al., "Reducing activation recomputation in large transformer models",
    section 4, 2022, https://arxiv.org/abs/2205.05198
 .. [2] S. Rajbhandari et al., "ZeRO", SC 2020, https://arxiv.org/abs/1910.02054
+.. [3] DeepSpeed, runtime/zero/stage_1_and_2.py, runtime/bf16_optimizer.py, runtime/pipe/engine.py
+   and schedule.py, https://github.com/microsoft/DeepSpeed
+.. [4] DeepSpeed configuration, `reduce_bucket_size`, https://www.deepspeed.ai/docs/config-json
 """
 
 from __future__ import annotations
@@ -32,7 +38,22 @@ WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
 CONTEXT_BYTES = 1.5 * 2**30
 FRAGMENTATION = 0.05
 
-TERMS = ("parameters", "gradients", "optimizer", "activations", "logits", "recompute_buffer")
+BUCKET_ELEMENTS = 5e8  # gradients reduced at once: default of DeepSpeed's reduce_bucket_size [4]
+
+TERMS = (
+    "parameters",
+    "gradients",
+    "gradient_copies",
+    "optimizer",
+    "activations",
+    "logits",
+    "recompute_buffer",
+    "backward_buffer",
+    "pipeline_buffers",
+    "step_buffers",
+    "cached_blocks",
+)
+WORKING_TERMS = ("activations", "logits", "recompute_buffer", "backward_buffer", "pipeline_buffers")
 
 
 @dataclass(frozen=True)
@@ -52,7 +73,7 @@ class Memory:
 
     @property
     def allocated_bytes(self) -> NDArray[np.float64]:
-        """Peak of live tensors at each stage. [bytes]"""
+        """All terms of each stage: what the allocator has taken from the device. [bytes]"""
         return np.asarray(np.sum([self.by_stage[term] for term in TERMS], axis=0), np.float64)
 
     @property
@@ -70,8 +91,13 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        """Whether the worst stage, with fragmentation and context, fits the device."""
-        return self.terms()["total"] <= self.capacity_bytes
+        """Whether every stage, with fragmentation and context, fits the device.
+
+        Cached blocks do not count: the allocator returns them before it gives up.
+        """
+        live = self.allocated_bytes - self.by_stage["cached_blocks"]
+        needed = live.max() * (1.0 + FRAGMENTATION) + CONTEXT_BYTES
+        return bool(needed <= self.capacity_bytes)
 
 
 def memory_of(scenario: Scenario) -> Memory:
@@ -108,12 +134,83 @@ def memory_of(scenario: Scenario) -> Memory:
     by_stage = {
         "parameters": held * WIDTH[training.dtype],
         "gradients": held * WIDTH[training.grad_dtype],
+        "gradient_copies": _gradient_copies(scenario, held),
         "optimizer": owned * 12.0,
         "activations": activations,
         "logits": logits,
         "recompute_buffer": buffer,
+        "backward_buffer": np.full(layers.stages, backward_buffer_bytes(scenario)),
+        "pipeline_buffers": pipeline_buffer_bytes(scenario, in_flight),
     }
+    step = _step_bytes(scenario, held, owned)
+    working = np.sum([by_stage[term] for term in WORKING_TERMS], axis=0)
+    by_stage["step_buffers"] = np.maximum(step - working, 0.0)
+    by_stage["cached_blocks"] = np.minimum(step, working)
     return Memory(by_stage, float(scenario.cluster.node.device.memory))
+
+
+def _gradient_copies(scenario: Scenario, held: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gradients besides the accumulated ones, where `Features.gradient_copies` asks, (stages,).
+
+    Notes
+    -----
+    DeepSpeed's BF16_Optimizer [3] accumulates in fp32 beside the 16-bit gradients of the
+    micro-batch, whole until its backward pass ends; it converts one weight at a time, so the
+    largest one is held a third time.
+    """
+    training = scenario.training
+    if not scenario.software.features.gradient_copies or training.grad_dtype != "fp32":
+        return np.zeros_like(held)
+    return held * WIDTH[training.dtype] + largest_weight(scenario) * 4.0
+
+
+def _step_bytes(
+    scenario: Scenario, held: NDArray[np.float64], owned: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Flat buffers of the optimizer step where gradients accumulate in 16 bits, (stages,).
+
+    Notes
+    -----
+    DeepSpeed [3]: a bucket [4], and for what the rank owns a flat copy of the reduced gradients
+    (ZeRO only), their concatenation, and its fp32 conversion. All are contiguous and larger than
+    blocks that activations left, so the allocator asks the device for them.
+    """
+    training = scenario.training
+    if not scenario.software.features.gradient_copies or training.grad_dtype == "fp32":
+        return np.zeros_like(held)
+    e = WIDTH[training.dtype]
+    flat = 2 * e if scenario.parallelism.zero_stage else e
+    return np.minimum(held, BUCKET_ELEMENTS) * e + owned * (flat + 4.0)
+
+
+def largest_weight(scenario: Scenario) -> float:
+    """Parameters of the largest tensor of a rank: the embedding table or a product of the MLP."""
+    model = scenario.model
+    branches = 2 if model.gated_mlp else 1
+    widest = max(model.padded_vocab, branches * model.ffn)
+    return widest * model.hidden / scenario.parallelism.tensor_parallel
+
+
+def pipeline_buffer_bytes(scenario: Scenario, in_flight: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Stage outputs that wait for their backward pass, and the two receive buffers, (stages,).
+
+    Parameters
+    ----------
+    in_flight : ndarray of int64 (stages, chunks)
+        Micro-batches in flight.
+
+    Notes
+    -----
+    An output is the input of no layer here, so no activation counts it; Megatron-LM of 2022 frees
+    it once sent ([1], appendix B). One input and one gradient are received ahead [3].
+    """
+    stages = in_flight.shape[0]
+    if stages == 1 or not scenario.software.features.keep_stage_outputs:
+        return np.zeros(stages)
+    message = _norm_tokens(scenario) * scenario.model.hidden * WIDTH[scenario.training.dtype]
+    outputs = in_flight.sum(axis=1).astype(np.float64)
+    outputs[-1] -= in_flight[-1, -1]  # the last chunk ends in the loss
+    return (outputs + 2.0) * message
 
 
 def _in_flight(scenario: Scenario, layers: Layers) -> NDArray[np.int64]:
@@ -181,6 +278,26 @@ def _core_bytes(scenario: Scenario, recompute: str) -> float:
     dropout = e + 1 if training.dropout else 0
     unfused = 2 * e if scenario.software.features.attention == "unfused" else 0
     return rows * training.sequence_length * (e + dropout + unfused)
+
+
+def backward_buffer_bytes(scenario: Scenario) -> float:
+    """Gradients of the activations of one layer, at the moment of its backward pass with most.
+
+    Notes
+    -----
+    In the MLP: the gradients of its output, of the activation's output and of the activation's
+    input. In an unfused core, once the activations of the MLP are gone: the gradients of the
+    residual stream, of the softmax output and of its input.
+    """
+    model, training = scenario.model, scenario.training
+    tp, e = scenario.parallelism.tensor_parallel, WIDTH[training.dtype]
+    tokens = float(training.micro_batch * training.sequence_length)
+    stream = _norm_tokens(scenario) * model.hidden * e
+    mlp = tokens * model.ffn / tp * (3 if model.gated_mlp else 2) * e
+    if scenario.software.features.attention.startswith("flash"):
+        return stream + mlp
+    core = 2 * tokens * model.attention_heads / tp * training.sequence_length * e - mlp
+    return stream + max(mlp, core)
 
 
 def embedding_activation_bytes(scenario: Scenario) -> float:

@@ -38,9 +38,12 @@ class Prepared:
         return compile_order(self.program)
 
     def repriced(self, platform: Platform) -> Prepared:
-        """The same program on another platform."""
+        """The same program on another platform; its order is kept."""
         costs = price_program(self.program, platform)
-        return replace(self, platform=platform, costs=costs)
+        other = replace(self, platform=platform, costs=costs)
+        if "order" in self.__dict__:
+            other.__dict__["order"] = self.order
+        return other
 
 
 def prepare(scenario: Scenario) -> Prepared:

@@ -16,6 +16,7 @@ from clustersim.errors import ClusterSimError
 from clustersim.parallel.memory import memory_of
 from clustersim.run.prepare import Draw, Prepared
 from clustersim.run.replicate import Replications, replay_draw
+from clustersim.spec.checks import check_scenario
 from clustersim.spec.scenario import Scenario
 
 MORE = 1.1  # "+10 %"
@@ -131,16 +132,20 @@ def _with_ranks(prepared: Prepared, rank_factor: np.ndarray[Any, np.dtype[np.flo
 
 
 def nearest_knobs(scenario: Scenario) -> list[dict[str, Any]]:
-    """Single changes of the plan, the memory each would need, least first.
+    """Single changes of the plan that need less memory, the memory each would need, least first.
 
-    Changes that the plan does not allow are left out.
+    Changes that the plan does not allow are left out. A change that also halves the replicas,
+    where the file fixes their number, names both fields.
     """
+    now = memory_of(scenario).terms()["total"]
     candidates = []
     for label, update in _memory_changes(scenario):
         changed = scenario.model_copy(update=update)
         try:
             total = memory_of(changed).terms()["total"]
         except ClusterSimError:
+            continue
+        if total >= now or check_scenario(changed).problems:
             continue
         fits = total <= scenario.cluster.node.device.memory
         candidates.append({"change": label, "total_bytes": total, "fits": fits})
@@ -171,7 +176,9 @@ def _memory_changes(scenario: Scenario) -> list[tuple[str, dict[str, Any]]]:
         split("parallelism.sequence_parallel: true", sequence_parallel=True)
     replicas = scenario.data_parallel
     if replicas % 2 == 0:
+        fixed = {"data_parallel": replicas // 2} if parallel.data_parallel else {}
         for axis in ("tensor_parallel", "pipeline_parallel"):
-            more = 2 * getattr(parallel, axis)
-            split(f"parallelism.{axis}: {more}", **{axis: more, "data_parallel": replicas // 2})
+            update = {axis: 2 * getattr(parallel, axis), **fixed}
+            label = ", ".join(f"parallelism.{name}: {value}" for name, value in update.items())
+            split(label, **update)
     return changes

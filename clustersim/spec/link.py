@@ -40,6 +40,9 @@ class Messages(Record):
     ll_share: float = Field(
         default=1.0, gt=0, le=1, description="LL rate of messages over LL rate of rings"
     )
+    pair_share: float = Field(
+        default=1.0, gt=0, le=1, description="Simple rate of one pair over Simple rate of rings"
+    )
 
 
 class InSwitch(Record):

@@ -40,15 +40,19 @@ class GemmCoefficients(Record):
     kernel_floor_s: Seconds = Field(ge=0, description="least time of one kernel")
 
 
-class AlignmentFactors(Record):
-    """Slow-down of the main loop by the largest power of two that divides the rows' bytes.
+class Alignment(Record):
+    """What rows cost whose bytes are not a multiple of 64.
 
-    Rows that are a multiple of 64 bytes cost nothing extra.
+    Down to 16 bytes the main loop is slower by a factor. Below, no 16-byte load fits, libraries
+    leave the matrix units, and the product runs on the fp32 vector units.
     """
 
-    bytes_32: float = Field(ge=1, description="rows divisible by 32 bytes, not by 64")
-    bytes_16: float = Field(ge=1, description="rows divisible by 16 bytes, not by 32")
-    below_16: float = Field(ge=1, description="rows that no 16-byte load fits")
+    bytes_32: float = Field(ge=1, description="factor: rows divisible by 32 bytes, not by 64")
+    bytes_16: float = Field(ge=1, description="factor: rows divisible by 16 bytes, not by 32")
+    vector_efficiency: Fraction = Field(
+        description="share of the vector peak in the main loop of a product that 16-byte loads "
+        "do not fit"
+    )
 
 
 class AttentionCoefficients(Record):
@@ -75,7 +79,11 @@ class ElementwiseCoefficients(Record):
 class HostCoefficients(Record):
     """What the host of an eager training loop costs."""
 
-    launch_s: Seconds = Field(ge=0, description="host time of one eager kernel launch")
+    operator_s: Seconds = Field(
+        ge=0,
+        description="host time to issue one operator of the workload: the framework operations "
+        "behind it (views, autograd, Python) and its launch",
+    )
     step_s: Seconds = Field(ge=0, description="host work of one step: norms, logging, checks")
     input_s: Seconds = Field(ge=0, description="input of one step, where it is not prefetched")
 
@@ -109,7 +117,7 @@ class Profile(Record):
         description="rate of matrix products in a training step over that of a micro-benchmark"
     )
     gemm: dict[str, GemmCoefficients] = Field(min_length=1, description="by datatype")
-    alignment: AlignmentFactors
+    alignment: Alignment
     attention: dict[str, AttentionCoefficients] = Field(description="by generation")
     elementwise: dict[str, ElementwiseCoefficients] = Field(description="by class of kernel")
     kernel_gap_s: Seconds = Field(ge=0, description="idle GPU between kernels of a full stream")

@@ -26,6 +26,12 @@ class Features(Record):
     fused_grad_accumulation: bool = Field(
         default=True, description="weight gradients are added to the main gradient by the product"
     )
+    gradient_copies: bool = Field(
+        default=False, description="DeepSpeed: gradients are reduced and stepped in flat copies"
+    )
+    keep_stage_outputs: bool = Field(
+        default=False, description="a stage's output stays in memory until its backward pass"
+    )
     tp_overlap: bool = Field(
         default=False, description="tensor-parallel collectives split and hidden behind products"
     )
@@ -43,6 +49,11 @@ class Features(Record):
     )
     dp_overlap_gather: bool = Field(
         default=False, description="parameter gather runs beside the forward pass"
+    )
+    owner_broadcast: bool = Field(
+        default=False,
+        description="updated parameters leave each owner in a broadcast of its own, not in one "
+        "gather",
     )
     cuda_graphs: bool = Field(default=False, description="the whole iteration is one graph launch")
     async_data_pipeline: bool = Field(

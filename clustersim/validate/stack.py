@@ -1,7 +1,8 @@
 """The software of a published row: features from its tokens (rules 10, 11, 14, 15).
 
-A feature whose token is absent is off, except as the rules say. Only one feature has no token:
-the input-gradient collective beside the weight gradient; `wgrad_overlap` states its rule.
+A feature whose token is absent is off, except as the rules say. Three features have no token and
+follow from the software and its year: the input-gradient collective beside the weight gradient,
+the weight gradient added up by its product, and updated parameters broadcast by their owners.
 """
 
 from __future__ import annotations
@@ -64,6 +65,13 @@ def build_software(case: Case, device: Device, notes: list[str]) -> Software:
         features["dp_overlap_reduce"] = features["dp_overlap_gather"] = True
     features["attention"] = attention_kind(case, device, notes)
     features["wgrad_overlap"] = wgrad_overlap(case, device, notes)
+    features["fused_grad_accumulation"] = recent_megatron(case, device)
+    features["owner_broadcast"] = case.stack == "internevo"
+    notes.append(
+        "by software and year: "
+        f"fused gradient accumulation {_on(features['fused_grad_accumulation'])}, "
+        f"broadcast by owners {_on(features['owner_broadcast'])}"
+    )
     ignored = sorted(tokens - FEATURE_TOKENS.keys() - HANDLED_ELSEWHERE)
     if ignored:
         notes.append(f"tokens without effect on this row: {', '.join(ignored)}")
@@ -104,15 +112,22 @@ def wgrad_overlap(case: Case, device: Device, notes: list[str]) -> bool:
     """
     if (case.parallel.tp or 1) == 1:
         return False
-    year = source_year(case)
-    on = case.stack in WGRAD_STACKS
-    if case.stack == "megatron_lm":
-        recent = device.architecture in NEWER_ARCHITECTURES
-        on = year >= 2022 if year else recent
-    on = on and "no_comm_overlap" not in case.tokens
-    basis = f"{case.stack or 'software not stated'}, {year or 'no year'}"
-    notes.append(f"wgrad_overlap {'on' if on else 'off'} by software and year ({basis})")
+    on = recent_megatron(case, device) and "no_comm_overlap" not in case.tokens
+    basis = f"{case.stack or 'software not stated'}, {source_year(case) or 'no year'}"
+    notes.append(f"wgrad_overlap {_on(on)} by software and year ({basis})")
     return on
+
+
+def recent_megatron(case: Case, device: Device) -> bool:
+    """Megatron-LM from 2022, or a stack built on it later; no year counts as recent on Hopper."""
+    if case.stack != "megatron_lm":
+        return case.stack in WGRAD_STACKS
+    year = source_year(case)
+    return year >= 2022 if year else device.architecture in NEWER_ARCHITECTURES
+
+
+def _on(value: object) -> str:
+    return "on" if value else "off"
 
 
 def source_year(case: Case) -> int | None:

@@ -88,26 +88,37 @@ def _loss_reduce(shape: RankShape) -> Collective:
     )
 
 
-def optimizer_kernels(shape: RankShape, owned: float, gradients: float) -> tuple[Kernel, ...]:
-    """Adam on `owned` parameters with fp32 master weights; norm, clip and check of gradients.
+def optimizer_kernels(
+    shape: RankShape, owned: float, held: float, averaged: bool
+) -> tuple[Kernel, ...]:
+    """Adam with fp32 master weights: average, check, clip, update, copy back, clear.
 
     Parameters
     ----------
     owned : float
-        Parameters whose optimizer state this rank holds.
-    gradients : float
-        Gradients this rank checks and clips (those it owns, after reduction).
+        Parameters whose optimizer state this rank holds; it updates these.
+    held : float
+        Parameters of this rank; it averages and clears the gradients of all of them.
+    averaged : bool
+        Whether gradients of several replicas were summed.
 
     Notes
     -----
-    Adam reads the gradient (fp32 copy), reads and writes master weight and two moments, and writes
-    the 16-bit weight: 4 + 24 + 2 bytes. Norm reads, clipping reads and writes the gradient.
+    Bytes a parameter, with gradients of g bytes: average 2g; cast of a 16-bit gradient g + 4;
+    fp16 unscaling with its overflow check 8; norm 4; clip 8; Adam 28 (gradient once, master weight
+    and two moments twice); copy to the 16-bit weight 6; clear g.
     """
     g = shape.grad_bytes
-    cast = owned * (g + 4.0) if g == 2 else 0.0
-    return (
-        elementwise(shape, "gradient_norm", gradients * g, 1, Category.OPTIMIZER),
-        elementwise(shape, "clip", gradients * 2 * g + cast, 1, Category.OPTIMIZER),
-        elementwise(shape, "adam", owned * 30.0, 1, Category.OPTIMIZER),
-        elementwise(shape, "zero_gradients", gradients * g, 1, Category.OPTIMIZER),
+    update = [
+        ("average", 2.0 * g * held if averaged else 0.0),
+        ("cast_gradients", (g + 4.0) * owned if g == 2 else 0.0),
+        ("unscale", 8.0 * owned if shape.dtype == "fp16" else 0.0),
+        ("gradient_norm", 4.0 * owned),
+        ("clip", 8.0 * owned),
+        ("adam", 28.0 * owned),
+        ("copy_to_model", (4.0 + shape.element_bytes) * owned),
+        ("clear_gradients", g * held),
+    ]
+    return tuple(
+        elementwise(shape, name, moved, 1, Category.OPTIMIZER) for name, moved in update if moved
     )

@@ -33,6 +33,10 @@ from clustersim.workload.shapes import (
 SOFTMAX_PASSES = 0.5 + 1.0
 SOFTMAX_BACKWARD_PASSES = 0.5 + 0.5 + 1.0
 
+# An unfused RMS norm: passes over a 16-bit stream, and kernels. Forward: cast (1 + 2), squares and
+# their mean (2), scale (2 + 2), cast (2 + 1), gain (1 + 1); backward: the gradients of the same.
+RMS_NORM_PASSES = {False: (14.0, 5), True: (24.0, 8)}
+
 Kernels = tuple[Kernel, ...]
 Segments = tuple[Segment, ...]
 
@@ -41,11 +45,17 @@ Segments = tuple[Segment, ...]
 
 
 def norm(shape: RankShape, backward: bool = False) -> Kernel:
-    """Norm: read and write once; backward reads input and gradient and writes one."""
-    passes = 3 if backward else 2
-    moved = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes * passes
+    """Norm: one pass, input and gradient read and one tensor written in the backward pass.
+
+    An RMS norm that nothing fuses runs as the operations it is written with, in fp32: cast, mean
+    of squares, scale, cast back, gain.
+    """
+    stream = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes
     name = "norm_backward" if backward else "norm"
-    return elementwise(shape, name, moved)
+    if shape.model.norm == "rms_norm" and not shape.features.fused_kernels:
+        passes, launches = RMS_NORM_PASSES[backward]
+        return elementwise(shape, name, passes * stream, launches)
+    return elementwise(shape, name, (3 if backward else 2) * stream)
 
 
 def residual_add(shape: RankShape, backward: bool = False) -> Kernel:

@@ -31,9 +31,10 @@ from clustersim.workload.operators import Category, Collective, Segment
 from clustersim.workload.program import COMPUTE, DATA, PIPE, Program
 from clustersim.workload.shapes import DTYPE_BYTES, RankShape, rank_shape
 
-# Parameters of one gradient bucket: Megatron-LM's documented default (40 million), and no more
-# pieces a chunk than this.
+# Parameters of one gradient bucket, Megatron-LM's documented default: 40 million, or one million a
+# replica where that is more; and no more pieces a chunk than this.
 BUCKET_PARAMETERS = 40e6
+BUCKET_PARAMETERS_A_REPLICA = 1e6
 MOST_PIECES = 8
 
 
@@ -100,7 +101,8 @@ class _Step:
     def pieces(self, stage: int, chunk: int) -> list[tuple[int, int]]:
         """Runs of whole layers of a chunk that share a gradient bucket: (first, count)."""
         layers = int(self.layers.count[stage, chunk])
-        buckets = math.ceil(float(self.parameters[stage, chunk]) / BUCKET_PARAMETERS)
+        bucket = max(BUCKET_PARAMETERS, BUCKET_PARAMETERS_A_REPLICA * self.replicas)
+        buckets = math.ceil(float(self.parameters[stage, chunk]) / bucket)
         number = max(1, min(layers, buckets, MOST_PIECES))
         edges = [round(i * layers / number) for i in range(number + 1)]
         return [(edges[i], edges[i + 1] - edges[i]) for i in range(number)]
@@ -248,9 +250,16 @@ class _Step:
         dtype, overlapped = self.scenario.training.dtype, chunk >= 0
         size = parameters * DTYPE_BYTES[dtype]
         group = "dp" if self.shards == self.replicas else "shard"
-        segment = self._collective("parameter_gather", "all_gather", group, size, dtype)
+        segments: Segments = (
+            self._collective("parameter_gather", "all_gather", group, size, dtype),
+        )
+        if self.features.owner_broadcast:  # each owner sends its share of the stage, once a step
+            share = parameters / float(self.parameters[stage].sum())
+            owners = max(1, round(self.shards * share))
+            piece = self._collective("broadcast", "broadcast", group, size / owners, dtype)
+            segments = repeat((piece,), owners)
         template = self.build.template(
-            "param_gather", stage, (segment,), Category.DP_COMM, chunk, overlapped
+            "param_gather", stage, segments, Category.DP_COMM, chunk, overlapped
         )
         return self.build.row(template, DATA if overlapped else COMPUTE, rendezvous=True)
 
@@ -274,7 +283,7 @@ class _Step:
         for stage in range(self.stages):
             held = float(self.parameters[stage].sum())
             owned = held / self.shards if self.zero else held
-            kernels = ends.optimizer_kernels(self.shape, owned, owned if self.zero else held)
+            kernels = ends.optimizer_kernels(self.shape, owned, held, self.replicas > 1)
             template = self.build.template(
                 "optimizer", stage, (Segment(kernels=kernels),), Category.OPTIMIZER
             )

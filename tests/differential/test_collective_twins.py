@@ -34,6 +34,7 @@ def wires(draw: st.DrawFn) -> Wire:
         exchange_hop_s=draw(SECONDS),
         peer_s=draw(SECONDS),
         message_share=draw(st.floats(0.1, 1.0)),
+        pair_share=draw(st.floats(0.1, 1.0)),
         inner_hop_s=draw(SECONDS),
         outer_hop_s=draw(SECONDS),
         inner_bytes_per_s=draw(st.floats(1e8, 1e12)),

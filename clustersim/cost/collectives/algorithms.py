@@ -66,8 +66,8 @@ class Wire:
     message_hop_s, exchange_hop_s, peer_s : float
         A message from one rank to another, an exchange with one peer and each further peer, all
         without bytes. [s]
-    message_share : float
-        Rate of messages over that of rings.
+    message_share, pair_share : float
+        Rate of the messages of an all-to-all, and of one pair of ranks, over that of rings.
     inner_hop_s, outer_hop_s : float
         One step inside an island, and one across the network. [s]
     inner_bytes_per_s, outer_bytes_per_s : float
@@ -86,6 +86,7 @@ class Wire:
     exchange_hop_s: float
     peer_s: float
     message_share: float
+    pair_share: float
     inner_hop_s: float
     outer_hop_s: float
     inner_bytes_per_s: float
@@ -155,6 +156,7 @@ def wires(path: GroupPath, links: Links) -> Iterator[tuple[str, Wire]]:
                 exchange_hop_s=crossed_s + max(_message_hops(link, name)[1] for link in used),
                 peer_s=max(link.messages.peer_latency for link in used),
                 message_share=min(_message_share(link, name) for link in used),
+                pair_share=min(_pair_share(link, name) for link in used),
                 inner_hop_s=near.hop if near else 0.0,
                 outer_hop_s=far.hop + crossed_s if far else 0.0,
                 inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
@@ -176,6 +178,10 @@ def _message_hops(link: Link, protocol: ProtocolName) -> tuple[float, float]:
 
 def _message_share(link: Link, protocol: ProtocolName) -> float:
     return 1.0 if protocol == SIMPLE else link.messages.ll_share
+
+
+def _pair_share(link: Link, protocol: ProtocolName) -> float:
+    return link.messages.pair_share if protocol == SIMPLE else link.messages.ll_share
 
 
 def candidates(collective: str, path: GroupPath, links: Links) -> tuple[Candidate, ...]:
@@ -302,7 +308,8 @@ def message(wire: Wire) -> tuple[float, float]:
 
     Notes
     -----
-    T = base + hop + S / rate (Hockney). Half of the rate is reached at latency times rate.
+    T = base + hop + S / rate (Hockney). Half of the rate is reached at latency times rate. A pair
+    has fewer channels than a ring, and over adapters reaches less of their rate.
 
     References
     ----------
@@ -310,7 +317,7 @@ def message(wire: Wire) -> tuple[float, float]:
        Parallel Computing 20(3), 1994.
     """
     outer = wire.outer_bytes_per_s / wire.width
-    rate = min(wire.inner_bytes_per_s, outer) * wire.message_share
+    rate = min(wire.inner_bytes_per_s, outer) * wire.pair_share
     return wire.base_s + wire.message_hop_s, 1 / rate
 
 

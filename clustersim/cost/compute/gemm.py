@@ -103,25 +103,41 @@ def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> A
     )
 
 
-def alignment_factor(elements: Array, element_bytes: float, profile: Profile) -> Array:
+def alignment_factor(elements: Array, dtype: str, device: Device, profile: Profile) -> Array:
     """Slow-down of the main loop when the rows in memory are not multiples of 64 bytes.
 
     Parameters
     ----------
     elements : ndarray of int64 (n,)
         Greatest common divisor of the contiguous dims of a product.
+    dtype : str
+        Datatype of the operands.
+    device, profile
+        The accelerator and its fitted behaviour.
 
     Returns
     -------
     ndarray (n,)
         Factor on the main loop, at least 1.
+
+    Notes
+    -----
+    Rows that 16-byte loads do not fit leave the matrix units: libraries run such 16-bit products
+    with fp32 arithmetic on the vector units (kernels named ``fp16_sgemm_fp16`` in traces), at
+    vector_peak * vector_efficiency.
+
+    References
+    ----------
+    .. [1] NVIDIA, "Matrix Multiplication Background User's Guide", 2023, section 2.2.
     """
-    size = np.asarray(elements, dtype=np.float64) * element_bytes
+    size = np.asarray(elements, dtype=np.float64) * dtype_bytes(dtype)
     a = profile.alignment
+    matrix = matrix_peak(device, dtype) * profile.gemm_coefficients(dtype).matmul_efficiency
+    vector = max(1.0, matrix / (device.vector_peak * a.vector_efficiency))
     return np.where(
         size % 64 == 0,
         1.0,
-        np.where(size % 32 == 0, a.bytes_32, np.where(size % 16 == 0, a.bytes_16, a.below_16)),
+        np.where(size % 32 == 0, a.bytes_32, np.where(size % 16 == 0, a.bytes_16, vector)),
     )
 
 

@@ -57,7 +57,7 @@ class KernelCosts:
     bound : ndarray of int8 (n,)
         The `Bound` of one launch.
     launches : ndarray of int64 (n,)
-        Kernels started on the GPU; an eager host needs `host.launch_s` for each.
+        Operators issued; an eager host needs `host.operator_s` for each.
     """
 
     alone_s: Array
@@ -156,7 +156,7 @@ def _price_gemm(
     traffic = np.maximum(np.array([row.bytes for row in rows], dtype=np.float64), least)
     # Contiguous dims: of the operands and the result; a weight gradient reduces over tokens.
     contiguous = np.gcd(n.astype(np.int64), (m if variant == "wgrad" else k).astype(np.int64))
-    slow = alignment_factor(contiguous, size, profile)
+    slow = alignment_factor(contiguous, dtype, device, profile)
     row = gemm_row(device, profile, dtype, sustained)
     if len(rows) < COMPILED_ROWS:
         return gemm_s((m, n, k, batch), traffic, slow, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,13 +93,24 @@ def test_the_gradient_of_the_table_is_written_whole_and_added_to_the_accumulated
     assert moved(ends.embedding_backward(shape_of(8)), "embedding_backward") == expected
 
 
-def test_adam_moves_30_bytes_a_parameter_that_this_rank_owns() -> None:
-    # fp32 gradient 4, master weight and two moments read and written 24, 16-bit weight 2.
-    kernels = {k.name: k for k in ends.optimizer_kernels(shape_of(), 1000.0, 4000.0)}
-    assert kernels["adam"].bytes == 30 * 1000.0
-    assert {k.category for k in kernels.values()} == {Category.OPTIMIZER}
+def optimizer(dtype: str, grad_bytes: int) -> dict[str, float]:
+    """Bytes of each optimizer kernel for 1,000 owned of 4,000 held parameters."""
+    shape = replace(shape_of(), dtype=dtype, grad_bytes=grad_bytes)
+    kernels = ends.optimizer_kernels(shape, 1000.0, 4000.0, averaged=True)
+    assert {k.category for k in kernels} == {Category.OPTIMIZER}
+    return {k.name: k.bytes for k in kernels}
 
 
-def test_the_gradient_norm_reads_every_gradient_once() -> None:
-    kernels = {k.name: k for k in ends.optimizer_kernels(shape_of(), 1000.0, 4000.0)}
-    assert kernels["gradient_norm"].bytes == 4 * 4000.0
+def test_adam_reads_the_gradient_once_and_three_states_twice_where_it_owns_them() -> None:
+    assert optimizer("bf16", 4)["adam"] == 28 * 1000.0
+
+
+def test_only_16_bit_gradients_are_cast_and_only_fp16_is_unscaled() -> None:
+    assert {"cast_gradients", "unscale"}.isdisjoint(optimizer("bf16", 4))
+    assert optimizer("fp16", 2)["cast_gradients"] == 6 * 1000.0
+    assert optimizer("fp16", 4)["unscale"] == 8 * 1000.0
+
+
+def test_every_held_gradient_is_averaged_and_cleared() -> None:
+    kernels = optimizer("bf16", 4)
+    assert (kernels["average"], kernels["clear_gradients"]) == (8 * 4000.0, 4 * 4000.0)
