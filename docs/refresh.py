@@ -100,14 +100,18 @@ def validation() -> str:
             rows += quantity_rows(source, said, [e for e in chosen if e.source == source])
     head = [COLUMNS, ("---",) * 3 + ("---:",) * (len(COLUMNS) - 3)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *rows])
-    fits = report().fits
-    right = sum(fit.predicted == fit.expected for fit in fits)
     skipped = sum(entry.status == "skipped" for entry in entries)
     return (
         f"{table}\n\n"
-        f"Skipped, with a reason each: {skipped}. Whether a run fits in memory: {right} of "
-        f"{len(fits)} as the source says.\n"
+        f"Skipped, with a reason each: {skipped}. Runs that fitted in memory and are judged so:\n"
+        f"{verdicts(True)}; that did not fit: {verdicts(False)}.\n"
     )
+
+
+def verdicts(fitted: bool) -> str:
+    """How many runs that fitted, or did not, are judged so: "6 of 7"."""
+    fits = [fit for fit in report().fits if fit.expected is fitted]
+    return f"{sum(fit.predicted is fitted for fit in fits)} of {len(fits)}"
 
 
 def quantity_rows(name: str, evidence: str, entries: Sequence[Entry]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from clustersim.cost.program import ProgramCosts
 from clustersim.parallel.mesh import Mesh
 from clustersim.parallel.speeds import draw_speeds
 from clustersim.run.prepare import Draw, Prepared, named_rng, prepare
-from clustersim.spec.resolve import load_device, load_scenario
+from clustersim.spec.resolve import load_device
 from clustersim.spec.scenario import Scenario
 from clustersim.workload.operators import Category
 from tests.programs import Row, build_program
@@ -81,9 +81,7 @@ def plans(draw: st.DrawFn, noise: bool = True) -> Scenario:
 def unfolded(prepared: Prepared) -> Draw:
     """The first draw of a fleet without noise, every replica a class of its own."""
     scenario = prepared.scenario
-    speeds = draw_speeds(
-        scenario.fleet, prepared.mesh, named_rng(scenario.run.seed, "speeds", 0)
-    )
+    speeds = draw_speeds(scenario.fleet, prepared.mesh, named_rng(scenario.run.seed, "speeds", 0))
     every = np.arange(prepared.mesh.data_parallel, dtype=np.int64)
     return Draw(speeds.rank_factor, speeds.stage_factor, np.ones_like(every), every)
 
@@ -131,8 +129,3 @@ def wider(prepared: Prepared, width: int, replicas: int, fleet: Mapping[str, Any
         mesh=mesh,
         program=replace(prepared.program, replicas=replicas),
     )
-
-
-def straggler() -> Scenario:
-    """The shipped scenario with one slow GPU."""
-    return load_scenario("straggler_175b")

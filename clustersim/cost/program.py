@@ -264,4 +264,4 @@ def _host_s(template: OpTemplate, platform: Platform, launches: int) -> float:
         Category.OPTIMIZER,
     ):
         return 0.0
-    return launches * host.launch_s
+    return launches * host.operator_s

@@ -210,7 +210,7 @@ def pipeline_buffer_bytes(scenario: Scenario, in_flight: NDArray[np.int64]) -> N
     message = _norm_tokens(scenario) * scenario.model.hidden * WIDTH[scenario.training.dtype]
     outputs = in_flight.sum(axis=1).astype(np.float64)
     outputs[-1] -= in_flight[-1, -1]  # the last chunk ends in the loss
-    return (outputs + 2.0) * message
+    return np.asarray((outputs + 2.0) * message, np.float64)
 
 
 def _in_flight(scenario: Scenario, layers: Layers) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from clustersim.cost.platform import Platform
-from clustersim.errors import ClusterSimError
 from clustersim.parallel.memory import memory_of
 from clustersim.run.prepare import Draw, Prepared
 from clustersim.run.replicate import Replications, replay_draw
@@ -61,7 +60,7 @@ def _scaled_paths(field: str) -> Callable[[Platform], Platform]:
 
 def _faster_host(platform: Platform) -> Platform:
     host = platform.profile.host
-    update = {name: getattr(host, name) / MORE for name in ("launch_s", "step_s", "input_s")}
+    update = {name: getattr(host, name) / MORE for name in ("operator_s", "step_s", "input_s")}
     faster = host.model_copy(update=update)
     return replace(platform, profile=platform.profile.model_copy(update={"host": faster}))
 
@@ -132,24 +131,26 @@ def _with_ranks(prepared: Prepared, rank_factor: np.ndarray[Any, np.dtype[np.flo
 
 
 def nearest_knobs(scenario: Scenario) -> list[dict[str, Any]]:
-    """Single changes of the plan that need less memory, the memory each would need, least first.
+    """Single changes of the plan that need less memory, and the memory each would need.
 
-    Changes that the plan does not allow are left out. A change that also halves the replicas,
-    where the file fixes their number, names both fields.
+    Those that fit come first, the nearest of them (most memory) at the top, then the others, least
+    memory first. Changes that the plan does not allow are left out. A change that also halves the
+    replicas, where the file fixes their number, names both fields.
     """
+    capacity = scenario.cluster.node.device.memory
     now = memory_of(scenario).terms()["total"]
-    candidates = []
+    candidates: list[dict[str, Any]] = []
     for label, update in _memory_changes(scenario):
         changed = scenario.model_copy(update=update)
-        try:
-            total = memory_of(changed).terms()["total"]
-        except ClusterSimError:
+        if check_scenario(changed).problems:
             continue
-        if total >= now or check_scenario(changed).problems:
-            continue
-        fits = total <= scenario.cluster.node.device.memory
-        candidates.append({"change": label, "total_bytes": total, "fits": fits})
-    return sorted(candidates, key=lambda row: row["total_bytes"])
+        total = memory_of(changed).terms()["total"]
+        if total < now:
+            candidates.append({"change": label, "total_bytes": total, "fits": total <= capacity})
+    fitting = [row for row in candidates if row["fits"]]
+    others = [row for row in candidates if not row["fits"]]
+    fitting.sort(key=lambda row: -row["total_bytes"])
+    return fitting + sorted(others, key=lambda row: row["total_bytes"])
 
 
 def _memory_changes(scenario: Scenario) -> list[tuple[str, dict[str, Any]]]:

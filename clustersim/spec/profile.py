@@ -41,17 +41,17 @@ class GemmCoefficients(Record):
 
 
 class Alignment(Record):
-    """What rows cost whose bytes are not a multiple of 64.
+    """What rows cost whose bytes are not a multiple of 64: factors on the main loop.
 
-    Down to 16 bytes the main loop is slower by a factor. Below, no 16-byte load fits, libraries
-    leave the matrix units, and the product runs on the fp32 vector units.
+    Below 16 bytes no wide load fits. A single product then runs on the matrix units with narrow
+    loads; for batched ones libraries fall back to fp32 arithmetic on the vector units.
     """
 
     bytes_32: float = Field(ge=1, description="factor: rows divisible by 32 bytes, not by 64")
     bytes_16: float = Field(ge=1, description="factor: rows divisible by 16 bytes, not by 32")
+    below_16: float = Field(ge=1, description="factor: other rows, single products")
     vector_efficiency: Fraction = Field(
-        description="share of the vector peak in the main loop of a product that 16-byte loads "
-        "do not fit"
+        description="other rows, batched products: share of the vector peak in the main loop"
     )
 
 

@@ -27,7 +27,7 @@ class Features(Record):
         default=True, description="weight gradients are added to the main gradient by the product"
     )
     gradient_copies: bool = Field(
-        default=False, description="DeepSpeed: gradients are reduced and stepped in flat copies"
+        default=False, description="gradients are reduced and stepped through flat copies"
     )
     keep_stage_outputs: bool = Field(
         default=False, description="a stage's output stays in memory until its backward pass"

@@ -22,7 +22,8 @@ TERMS: Mapping[str, tuple[str, ...]] = {  # prefixes of term names
     "master_optimizer": ("optimizer", "master", "moment"),
     "activations": ("activation",),
 }
-BESIDE_TENSORS = frozenset({"total", "context", "fragmentation"})
+CACHED = "cached_blocks"  # free blocks that the allocator keeps reserved
+BESIDE_TENSORS = frozenset({"total", "context", "fragmentation", CACHED})
 MODEL_STATES = TERMS["weights_grads"] + TERMS["master_optimizer"]
 VARIANTS: Mapping[str, tuple[bool, str]] = {  # activation_pct_of_tp_baseline: sp, recompute
     "sequence_parallel": (True, "none"),
@@ -92,9 +93,9 @@ def predicted_bytes(kind: str, terms: Mapping[str, float]) -> float:
         case "model_states":
             return _sum(terms, MODEL_STATES)
         case "reserved":
-            return RESERVED_RATIO * allocated_bytes(terms)
+            return RESERVED_RATIO * allocated_bytes(terms) + terms.get(CACHED, 0.0)
         case "nvidia_smi":
-            return RESERVED_RATIO * allocated_bytes(terms) + CONTEXT_BYTES
+            return predicted_bytes("reserved", terms) + CONTEXT_BYTES
         case _ if kind in TERMS:
             return _sum(terms, TERMS[kind])
         case _:

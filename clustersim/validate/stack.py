@@ -22,6 +22,7 @@ DROPOUT_STACKS = frozenset({"megatron_lm", "megatron_deepspeed", "deepspeed"})
 WGRAD_STACKS = frozenset(
     {"megatron_core", "megatron_bridge", "megascale", "megascale_moe", "internevo", "hai_llm"}
 )
+DEEPSPEED_STACKS = frozenset({"megatron_deepspeed", "deepspeed"})
 NEWER_ARCHITECTURES = frozenset({"hopper", "blackwell"})
 
 FEATURE_TOKENS = {
@@ -67,10 +68,16 @@ def build_software(case: Case, device: Device, notes: list[str]) -> Software:
     features["wgrad_overlap"] = wgrad_overlap(case, device, notes)
     features["fused_grad_accumulation"] = recent_megatron(case, device)
     features["owner_broadcast"] = case.stack == "internevo"
+    features["gradient_copies"] = case.stack in DEEPSPEED_STACKS
+    features["keep_stage_outputs"] = case.stack in DEEPSPEED_STACKS or (
+        case.stack == "megatron_lm" and not recent_megatron(case, device)
+    )
     notes.append(
         "by software and year: "
         f"fused gradient accumulation {_on(features['fused_grad_accumulation'])}, "
-        f"broadcast by owners {_on(features['owner_broadcast'])}"
+        f"broadcast by owners {_on(features['owner_broadcast'])}, "
+        f"gradient copies {_on(features['gradient_copies'])}, "
+        f"stage outputs kept {_on(features['keep_stage_outputs'])}"
     )
     ignored = sorted(tokens - FEATURE_TOKENS.keys() - HANDLED_ELSEWHERE)
     if ignored:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustersim.workload.operators import Category, Segment
-from clustersim.workload.program import OpTemplate, Program
+from clustersim.workload.program import STREAMS, OpTemplate, Program
+
+Ints = NDArray[np.int64]
 
 
 class ProgramBuilder:
@@ -16,11 +19,16 @@ class ProgramBuilder:
     def __init__(self) -> None:
         self.templates: list[OpTemplate] = []
         self._template: list[int] = []
-        self._chunk: list[int] = []
+        self._kind: list[int] = []
         self._micro_batch: list[int] = []
-        self._stream: list[int] = []
-        self._after: list[tuple[int, ...]] = []
-        self._rendezvous: list[bool] = []
+        self._meets: list[int] = []  # rows with rendezvous
+        self._waiter: list[int] = []  # this row waits for ...
+        self._waited: list[int] = []  # ... that one
+
+    @property
+    def ops(self) -> int:
+        """Rows so far, the number of the next one."""
+        return len(self._template)
 
     def template(
         self,
@@ -44,36 +52,52 @@ class ProgramBuilder:
         rendezvous: bool = False,
     ) -> int:
         """Add one op at the end of its stage's stream of that kind; returns its row."""
-        stage = self.templates[template].stage
+        row = self.ops
         self._template.append(template)
-        self._chunk.append(self.templates[template].chunk)
+        self._kind.append(kind)
         self._micro_batch.append(micro_batch)
-        self._stream.append(stage * 3 + kind)
-        self._after.append(after)
-        self._rendezvous.append(rendezvous)
-        return len(self._template) - 1
+        if rendezvous:
+            self._meets.append(row)
+        self.wait(row, after)
+        return row
+
+    def rows(self, template: Ints, kind: Ints, micro_batch: Ints) -> None:
+        """Add many ops that wait for nothing but their streams, so far, all of shape (rows,)."""
+        self._template += template.tolist()
+        self._kind += kind.tolist()
+        self._micro_batch += micro_batch.tolist()
 
     def wait(self, row: int, after: tuple[int, ...]) -> None:
-        """Let a row wait for rows that were added later."""
-        self._after[row] = self._after[row] + after
+        """Let a row wait for others; they may be added later."""
+        self._waiter += (row,) * len(after)
+        self._waited += after
+
+    def wait_each(self, rows: Ints, others: Ints) -> None:
+        """Let each row wait for the one at its place in `others`, both of shape (rows,)."""
+        self._waiter += rows.tolist()
+        self._waited += others.tolist()
 
     def build(self, replicas: int, stages: int, chunks: int, micro_batches: int) -> Program:
         """Turn the rows into columns."""
-        lengths = np.fromiter((len(after) for after in self._after), np.int64, len(self._after))
-        dep = np.fromiter(
-            (row for after in self._after for row in after), np.int32, int(lengths.sum())
-        )
-        stream = np.asarray(self._stream, dtype=np.int32)
+        template = np.array(self._template, dtype=np.int32)
+        stage = np.array([item.stage for item in self.templates], dtype=np.int32)[template]
+        chunk = np.array([item.chunk for item in self.templates], dtype=np.int32)[template]
+        rendezvous = np.zeros(self.ops, dtype=np.bool_)
+        rendezvous[self._meets] = True
+        waiter = np.array(self._waiter, dtype=np.int64)
+        dep = np.array(self._waited, dtype=np.int32)[np.argsort(waiter, kind="stable")]
+        dep_start = np.zeros(self.ops + 1, dtype=np.int64)
+        np.cumsum(np.bincount(waiter, minlength=self.ops), out=dep_start[1:])
         return Program(
             templates=tuple(self.templates),
-            template=np.asarray(self._template, dtype=np.int32),
-            stage=(stream // 3).astype(np.int32),
-            chunk=np.asarray(self._chunk, dtype=np.int32),
-            micro_batch=np.asarray(self._micro_batch, dtype=np.int32),
-            stream=stream,
-            dep_start=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            template=template,
+            stage=stage,
+            chunk=chunk,
+            micro_batch=np.array(self._micro_batch, dtype=np.int32),
+            stream=stage * len(STREAMS) + np.array(self._kind, dtype=np.int32),
+            dep_start=dep_start,
             dep=dep,
-            rendezvous=np.asarray(self._rendezvous, dtype=np.bool_),
+            rendezvous=rendezvous,
             replicas=replicas,
             stages=stages,
             chunks=chunks,

@@ -25,7 +25,7 @@ from clustersim.parallel.schedule import StageOrder, stage_order
 from clustersim.parallel.shards import chunk_parameters
 from clustersim.spec.scenario import Scenario
 from clustersim.workload import ends
-from clustersim.workload.builder import ProgramBuilder
+from clustersim.workload.builder import Ints, ProgramBuilder
 from clustersim.workload.layer import Segments, layer_backward, layer_forward
 from clustersim.workload.operators import Category, Collective, Segment
 from clustersim.workload.program import COMPUTE, DATA, PIPE, Program
@@ -58,6 +58,7 @@ class _Step:
         self.forward = layer_forward(self.shape)
         self.backward = layer_backward(self.shape, "none" if kind == "full" else kind)
         self.backward_whole = layer_backward(self.shape, "full") if kind == "full" else ()
+        self.repeated: dict[tuple[int, int], Segments] = {}
         self.layers: Layers = split_layers(scenario)
         self.parameters = chunk_parameters(scenario, self.layers)
         self.replicas = scenario.data_parallel
@@ -87,16 +88,23 @@ class _Step:
         if not backward:
             head = ends.head_forward(self.shape) if heads else ()
             front = ends.embedding_forward(self.shape) if embeds else ()
-            return (*front, *repeat(self.forward, count), *head)
+            return (*front, *self.repeat(self.forward, count), *head)
         whole = max(0, min(count, int(self.layers.recomputed[stage, chunk]) - first))
         front = ends.head_backward(self.shape) if heads else ()
         back = ends.embedding_backward(self.shape) if embeds else ()
         return (
             *front,
-            *repeat(self.backward, count - whole),
-            *repeat(self.backward_whole, whole),
+            *self.repeat(self.backward, count - whole),
+            *self.repeat(self.backward_whole, whole),
             *back,
         )
+
+    def repeat(self, layer: Segments, times: int) -> Segments:
+        """Segments of `times` layers, the same objects each time, so that they are priced once."""
+        key = (id(layer), times)
+        if key not in self.repeated:
+            self.repeated[key] = repeat(layer, times)
+        return self.repeated[key]
 
     def pieces(self, stage: int, chunk: int) -> list[tuple[int, int]]:
         """Runs of whole layers of a chunk that share a gradient bucket: (first, count)."""
@@ -138,33 +146,67 @@ class _Step:
         return rows
 
     def _add_passes(self, stage: int, order: StageOrder, gathers: dict[int, list[int]]) -> None:
+        """Passes in order, each with its transfer; those with pieces one by one, others at once."""
         last = self.scenario.micro_batches - 1
         last_backward = last if self.scenario.parallelism.schedule != "gpipe" else 0
-        whole = {
-            (backward, chunk): self._whole(bool(backward), stage, chunk)
-            for backward in (0, 1)
-            for chunk in range(self.chunks)
-        }
-        sends = {key: self._send_template(bool(key[0]), stage, key[1]) for key in whole}
-        kind = PIPE if self.features.pp_overlap else COMPUTE
-        split_last = self.features.dp_overlap_reduce and self.replicas > 1
-        build = self.build
-        passes = zip(
-            order.backward.tolist(), order.chunk.tolist(), order.micro_batch.tolist(), strict=True
-        )
-        for backward, chunk, batch in passes:
-            key = (int(backward), chunk)
-            if gathers[chunk] and not backward and batch == 0:
-                first, row = self._split_forward(stage, chunk, gathers[chunk])
-            elif split_last and backward and batch == last_backward:
+        chunks = range(self.chunks)
+        whole = np.array([[self._whole(bool(b), stage, c) for c in chunks] for b in (0, 1)])
+        sends = np.array([[self._send_template(bool(b), stage, c) for c in chunks] for b in (0, 1)])
+        split = np.zeros((2, self.chunks), dtype=np.bool_)
+        split[0] = [bool(gathers[chunk]) for chunk in chunks]
+        split[1] = self.features.dp_overlap_reduce and self.replicas > 1
+        passes = np.stack([order.backward.astype(np.int64), order.chunk, order.micro_batch])
+        cut_batch = np.where(order.backward, last_backward, 0)
+        in_pieces = split[passes[0], passes[1]] & (order.micro_batch == cut_batch)
+        begin = 0
+        for at in np.flatnonzero(in_pieces).tolist():
+            self._add_whole_passes(stage, passes[:, begin:at], whole, sends)
+            backward, chunk, batch = passes[:, at].tolist()
+            if backward:
                 first, row = self._split_backward(stage, chunk, batch)
             else:
-                first = row = build.row(whole[key], COMPUTE, (), batch)
-            self.first_row[key[0], stage, chunk, batch] = first
-            send = sends[key]
-            if send >= 0:
-                row = build.row(send, kind, (row,) if kind == PIPE else (), batch)
-            self.last_row[key[0], stage, chunk, batch] = row
+                first, row = self._split_forward(stage, chunk, gathers[chunk])
+            self.first_row[backward, stage, chunk, batch] = first
+            self.last_row[backward, stage, chunk, batch] = self._send(
+                int(sends[backward, chunk]), row, batch
+            )
+            begin = at + 1
+        self._add_whole_passes(stage, passes[:, begin:], whole, sends)
+
+    def _send(self, template: int, row: int, batch: int) -> int:
+        """The transfer of a pass that ends with `row`, or `row` itself where nothing is sent."""
+        if template < 0:
+            return row
+        overlapped = self.features.pp_overlap
+        kind, after = (PIPE, (row,)) if overlapped else (COMPUTE, ())
+        return self.build.row(template, kind, after, batch)
+
+    def _add_whole_passes(self, stage: int, passes: Ints, whole: Ints, sends: Ints) -> None:
+        """Passes of one op and its transfer.
+
+        Parameters
+        ----------
+        stage : int
+        passes : ndarray of int64 (3, passes)
+            Backward (0 or 1), chunk and micro-batch of each.
+        whole, sends : ndarray of int64 (2, chunks)
+            Templates of the passes and of their transfers, -1 where nothing is sent.
+        """
+        backward, chunk, batch = passes
+        send = sends[backward, chunk]
+        sent = send >= 0
+        width = 1 + sent
+        last = np.cumsum(width) - 1  # of each pass, from the first row added here
+        template = np.repeat(whole[backward, chunk], width)
+        template[last[sent]] = send[sent]
+        kind = np.full(template.size, COMPUTE)
+        first, last = last - sent + self.build.ops, last + self.build.ops
+        if self.features.pp_overlap:
+            kind[last[sent] - self.build.ops] = PIPE
+            self.build.wait_each(last[sent], first[sent])
+        self.build.rows(template, kind, np.repeat(batch, width))
+        self.first_row[backward, stage, chunk, batch] = first
+        self.last_row[backward, stage, chunk, batch] = last
 
     def _whole(self, backward: bool, stage: int, chunk: int) -> int:
         segments = self.pass_segments(
@@ -331,10 +373,8 @@ class _Step:
                 other = position + 1 if backward else position - 1
                 if stages == 1 or not 0 <= other < stages * chunks:
                     continue
-                before = self.last_row[backward, other % stages, other // stages].tolist()
-                rows = self.first_row[backward, stage, chunk].tolist()
-                for row, prior in zip(rows, before, strict=True):
-                    self.build.wait(row, (prior,))
+                before = self.last_row[backward, other % stages, other // stages]
+                self.build.wait_each(self.first_row[backward, stage, chunk], before)
 
 
 def build_training_program(scenario: Scenario) -> Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,7 @@ def test_a_step_with_the_same_work_per_gpu_is_slower_over_more_ranks(
     ladder = [2, 8, 32]
     sizes = [(n, 2) if axis == "tp" else (2, n) for n in ladder]
     found = [mean_s(wider(base, *size, fleet)) for size in sizes]
-    for (less_s, one_error_s), (more_s, other_error_s) in zip(found, found[1:], strict=False):
+    for (less_s, one_error_s), (more_s, other_error_s) in pairwise(found):
         assert more_s > less_s + 3 * np.hypot(one_error_s, other_error_s)
     uniform_s = run_replications(base).timeline.step_time_s
     assert found[0][0] > uniform_s

@@ -103,13 +103,17 @@ def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> A
     )
 
 
-def alignment_factor(elements: Array, dtype: str, device: Device, profile: Profile) -> Array:
+def alignment_factor(
+    elements: Array, batched: NDArray[np.bool_], dtype: str, device: Device, profile: Profile
+) -> Array:
     """Slow-down of the main loop when the rows in memory are not multiples of 64 bytes.
 
     Parameters
     ----------
     elements : ndarray of int64 (n,)
         Greatest common divisor of the contiguous dims of a product.
+    batched : ndarray of bool (n,)
+        Many products in one launch.
     dtype : str
         Datatype of the operands.
     device, profile
@@ -122,9 +126,9 @@ def alignment_factor(elements: Array, dtype: str, device: Device, profile: Profi
 
     Notes
     -----
-    Rows that 16-byte loads do not fit leave the matrix units: libraries run such 16-bit products
-    with fp32 arithmetic on the vector units (kernels named ``fp16_sgemm_fp16`` in traces), at
-    vector_peak * vector_efficiency.
+    Below 16 bytes a single product keeps the matrix units since cuBLAS 11 [1]_, at about half
+    their rate. Batched products leave them: they run in fp32 on the vector units, at vector_peak
+    times vector_efficiency (kernels named ``fp16_sgemm_fp16`` in traces).
 
     References
     ----------
@@ -133,11 +137,12 @@ def alignment_factor(elements: Array, dtype: str, device: Device, profile: Profi
     size = np.asarray(elements, dtype=np.float64) * dtype_bytes(dtype)
     a = profile.alignment
     matrix = matrix_peak(device, dtype) * profile.gemm_coefficients(dtype).matmul_efficiency
-    vector = max(1.0, matrix / (device.vector_peak * a.vector_efficiency))
+    vector = max(a.below_16, matrix / (device.vector_peak * a.vector_efficiency))
+    narrow = np.where(batched, vector, a.below_16)
     return np.where(
         size % 64 == 0,
         1.0,
-        np.where(size % 32 == 0, a.bytes_32, np.where(size % 16 == 0, a.bytes_16, vector)),
+        np.where(size % 32 == 0, a.bytes_32, np.where(size % 16 == 0, a.bytes_16, narrow)),
     )
 
 

@@ -156,7 +156,7 @@ def _price_gemm(
     traffic = np.maximum(np.array([row.bytes for row in rows], dtype=np.float64), least)
     # Contiguous dims: of the operands and the result; a weight gradient reduces over tokens.
     contiguous = np.gcd(n.astype(np.int64), (m if variant == "wgrad" else k).astype(np.int64))
-    slow = alignment_factor(contiguous, dtype, device, profile)
+    slow = alignment_factor(contiguous, batch > 1, dtype, device, profile)
     row = gemm_row(device, profile, dtype, sustained)
     if len(rows) < COMPILED_ROWS:
         return gemm_s((m, n, k, batch), traffic, slow, row)

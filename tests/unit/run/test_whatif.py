@@ -89,9 +89,12 @@ def test_nearest_knobs_are_plans_that_load_and_need_what_they_say(
     assert not now.fits
     knobs = nearest_knobs(scenario)
     assert any(knob["fits"] for knob in knobs)
-    sizes = [knob["total_bytes"] for knob in knobs]
-    assert sizes == sorted(sizes)
-    assert all(size < now.terms()["total"] for size in sizes)
+    fitting = [knob["total_bytes"] for knob in knobs if knob["fits"]]
+    others = [knob["total_bytes"] for knob in knobs if not knob["fits"]]
+    assert [knob["total_bytes"] for knob in knobs] == fitting + others
+    assert fitting == sorted(fitting, reverse=True)  # the nearest first
+    assert others == sorted(others)
+    assert all(size < now.terms()["total"] for size in fitting + others)
     for knob in knobs:
         sets = tuple(part.replace(": ", "=") for part in knob["change"].split(", "))
         memory = memory_of(load_scenario(name, (*overrides, *sets)))
