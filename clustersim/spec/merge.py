@@ -137,8 +137,13 @@ def _part(document: Document, path: Path_) -> Document:
     """Return the document below a path."""
     depth = len(path)
     marks = {at[depth:]: mark for at, mark in document.marks.items() if at[:depth] == path}
-    inside = tuple((at[depth:], why) for at, why in document.broken if at[:depth] == path)
+    inside = tuple((at[depth:], why) for at, why in document.broken if _is_below(at, path))
     return Document(document.get(path), marks, document.file, inside)
+
+
+def _is_below(at: Path_, path: Path_) -> bool:
+    """Whether a place lies inside what stands at a path; the path itself does not."""
+    return len(at) > len(path) and at[: len(path)] == path
 
 
 def _planted(document: Document, path: Path_, part: Document) -> Document:
@@ -147,7 +152,7 @@ def _planted(document: Document, path: Path_, part: Document) -> Document:
     marks = {at: mark for at, mark in document.marks.items() if at[:depth] != path}
     marks[path] = document.mark(path)
     marks |= {(*path, *at): mark for at, mark in part.marks.items() if at}
-    outside = [(at, why) for at, why in document.broken if at[:depth] != path]
+    outside = [(at, why) for at, why in document.broken if not _is_below(at, path)]
     inside = [((*path, *at), _below(why, path)) for at, why in part.broken]
     data = _with_value(document.data, path, part.data)
     return Document(data, marks, document.file, (*outside, *inside))

@@ -145,7 +145,7 @@ class RecomputeRule(Row):
 
 
 class Case(Row):
-    """One published row; `tolerance`, `evidence` and `expect_fits` are keys of our own files."""
+    """One published row; `tolerance`, `evidence`, `known_miss` and `expect_fits` are keys of our own files."""
 
     id: str
     kind: str = "training"
@@ -174,6 +174,7 @@ class Case(Row):
     confidence: str | None = None
     tolerance: float | None = Field(default=None, gt=0)
     evidence: Literal["calibrated", "held_out"] | None = None
+    known_miss: str | None = None  # why the case is outside its tolerance, as far as we know
     expect_fits: bool | None = None
     file: str = ""
     line: int = 0

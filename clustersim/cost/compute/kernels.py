@@ -1,7 +1,9 @@
 """Compiled prices of matrix products; the formula and its plain form are in `gemm`.
 
-A tile shape whose arithmetic alone, spread evenly, is no faster than the best so far is skipped:
-no split or wave count can undercut that, so the result is the same.
+A tile shape is skipped when its work, spread evenly over the SMs, is no faster than the best so
+far: no split or wave count can undercut that, so the result is the same. Divisions of integers are
+products with a reciprocal less a thousandth before rounding up, which is exact: a quotient that is
+no integer is further than that above one.
 """
 
 from __future__ import annotations
@@ -29,25 +31,34 @@ def gemm_s(
     out_s: Array,
 ) -> None:
     """Time of products into out_s (3, n): kernel, tiles, traffic; row is `gemm.gemm_row`."""
-    loop_s = np.empty(tiles.shape[0])  # arithmetic of one element of k
-    for t in range(tiles.shape[0]):
-        edge = 1.0 + row[5] * (1.0 / tiles[t, 0] + 1.0 / tiles[t, 1] - 3.0 / 256.0)
-        loop_s[t] = 2.0 * tiles[t, 0] * tiles[t, 1] / row[1] * edge
+    shapes = tile_table(row, tiles)
+    per_memory_s, per_power_s = 1.0 / row[2], 2.0 / row[9]
     for i in range(m.size):
         results = m[i] * n[i] * batch[i]
         operands = (m[i] + n[i]) * k[i] * batch[i] * row[4]
         result_bytes = max((traffic_bytes[i] - operands) / results, row[4])
-        tiles_s = best_tiles_s(
-            m[i], n[i], k[i], batch[i], result_bytes, slow[i], row, tiles, splits, loop_s
-        )
-        traffic_s = traffic_bytes[i] / row[2]
+        tiles_s = best_tiles_s(m[i], n[i], k[i], batch[i], result_bytes, slow[i], row, shapes, splits)
+        traffic_s = traffic_bytes[i] * per_memory_s
         roof_s = np.cbrt(tiles_s * tiles_s * tiles_s + traffic_s * traffic_s * traffic_s)
-        power_s = 2.0 * results * k[i] / row[9] * (roof_s / (roof_s + row[10]))
+        power_s = results * k[i] * per_power_s * (roof_s / (roof_s + row[10]))
         roof_4, power_4 = (roof_s * roof_s) ** 2, (power_s * power_s) ** 2
         limit = math.sqrt(math.sqrt(math.sqrt(roof_4 * roof_4 + power_4 * power_4)))
         out_s[0, i] = limit + row[11]
         out_s[1, i] = tiles_s
         out_s[2, i] = traffic_s
+
+
+@njit(cache=True, error_model="numpy")
+def tile_table(row: Array, tiles: Array) -> Array:
+    """Of each tile: rows, columns, their reciprocals, arithmetic of one element of k [s]."""
+    table = np.empty((tiles.shape[0], 5))
+    for t in range(tiles.shape[0]):
+        a, b = tiles[t, 0], tiles[t, 1]
+        edge = 1.0 + row[5] * (1.0 / a + 1.0 / b - 3.0 / 256.0)
+        table[t, 0], table[t, 1] = a, b
+        table[t, 2], table[t, 3] = 1.0 / a, 1.0 / b
+        table[t, 4] = 2.0 * a * b / row[1] * edge
+    return table
 
 
 @njit(cache=True, error_model="numpy")
@@ -59,34 +70,35 @@ def best_tiles_s(
     result_bytes: float,
     slow: float,
     row: Array,
-    tiles: Array,
+    shapes: Array,
     splits: Array,
-    loop_s: Array,
 ) -> float:
     """Time on the SMs with the best tile and split of the lists."""
-    per_sm, feed_s = 1.0 / row[0], 1.0 / row[6]
-    padded_k = np.ceil(k * 0.03125) * 32.0
+    sms, per_sm, feed_s = row[0], 1.0 / row[0], 1.0 / row[6]
+    fill_s, operand_s, result_s = row[7], row[4] * feed_s, result_bytes * feed_s
+    steps = np.ceil(k * 0.03125)
     best_s = np.inf
-    for t in range(tiles.shape[0]):
-        a, b = tiles[t, 0], tiles[t, 1]
-        rows, columns = min(m, a), min(n, b)
-        count = np.ceil(m / a) * np.ceil(n / b) * batch
-        step_s = max(loop_s[t] * slow, (rows + columns) * row[4] * feed_s)
-        if count * per_sm * padded_k * step_s >= best_s:
+    for t in range(shapes.shape[0]):
+        rows, columns = min(m, shapes[t, 0]), min(n, shapes[t, 1])
+        count = np.ceil(m * shapes[t, 2] - 1e-3) * np.ceil(n * shapes[t, 3] - 1e-3) * batch
+        step_s = 32.0 * max(shapes[t, 4] * slow, (rows + columns) * operand_s)
+        end_s = rows * columns * result_s + fill_s
+        tile_s = steps * step_s + end_s
+        if count * per_sm * tile_s >= best_s:
             continue
-        end_s = rows * columns * result_bytes * feed_s + row[7]
-        best_s = min(best_s, np.ceil(count / row[0]) * (padded_k * step_s + end_s))
-        if count >= 4.0 * row[0]:
+        best_s = min(best_s, np.ceil(count * per_sm - 1e-3) * tile_s)
+        if count >= 4.0 * sms:
             continue
         for s in range(splits.size):
             pieces = splits[s]
             partial = pieces * m * n * batch
             if pieces == 0.0:
-                pieces = min(max(np.floor(row[0] / count), 1.0), 32.0)
-                partial = min(row[0], 32.0 * count) * rows * columns
-            if pieces > 1.0:
-                piece_k = max(np.ceil(padded_k / pieces * 0.03125) * 32.0, 128.0)
-                waves = np.ceil(count * pieces / row[0])
-                split_s = waves * (piece_k * step_s + end_s) + row[8] + 8.0 * partial / row[3]
-                best_s = min(best_s, split_s)
+                if count + count > sms:
+                    continue
+                pieces = min(np.floor(sms / count), 32.0)
+                partial = min(sms, 32.0 * count) * rows * columns
+            piece_steps = max(np.ceil(steps / pieces - 1e-3), 4.0)
+            waves = np.ceil(count * pieces * per_sm - 1e-3)
+            split_s = waves * (piece_steps * step_s + end_s) + row[8] + 8.0 * partial / row[3]
+            best_s = min(best_s, split_s)
     return best_s

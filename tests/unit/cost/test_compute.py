@@ -146,13 +146,30 @@ def test_rows_of_1800_elements_are_slower_than_1792(device, profile):
     assert 1.1 < ratio < 1.25
 
 
-def test_alignment_counts_bytes(profile):
+def test_alignment_counts_bytes(device, profile):
     a = profile.alignment
     elements = np.array([64, 32, 16, 8, 4, 1])
+    single = np.zeros(elements.size, dtype=np.bool_)
     np.testing.assert_array_equal(
-        alignment_factor(elements, 2.0, profile),
+        alignment_factor(elements, single, "bf16", device, profile),
         [1.0, 1.0, a.bytes_32, a.bytes_16, a.below_16, a.below_16],
     )
+
+
+def test_batched_products_that_16_byte_loads_do_not_fit_run_on_the_vector_units(device, profile):
+    elements, batched = np.array([64, 8, 4]), np.ones(3, dtype=np.bool_)
+    factors = alignment_factor(elements, batched, "bf16", device, profile)
+    matrix = device.matrix_peak["bf16"] * profile.gemm["bf16"].matmul_efficiency
+    vector = device.vector_peak * profile.alignment.vector_efficiency
+    np.testing.assert_allclose(factors, [1.0, profile.alignment.bytes_16, matrix / vector])
+
+
+def test_heads_of_108_cost_many_times_heads_of_112(device, profile):
+    scores = [product(2048, 2048, d, batch=64) for d in (104, 108, 112)]
+    padded, odd, even = (one(kernel, device, profile) for kernel in scores)
+    assert odd > 4.0 * even
+    assert padded < 1.3 * even
+    assert 2.0 * 64 * 2048 * 2048 * 108 / odd < device.vector_peak
 
 
 def test_a_weight_gradient_of_odd_token_count_is_aligned(device, profile):
