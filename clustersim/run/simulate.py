@@ -188,18 +188,31 @@ def _bound(parts: dict[str, float], step_s: float) -> dict[str, Any]:
 
 
 def _digest(document: dict[str, Any]) -> str:
-    """A hash of the answer to nine digits, without the engine that found it and its speed."""
+    """A hash of the answer to nine digits, without the engine that found it and its speed.
 
-    def rounded(value: Any) -> Any:
+    Times count to 1e-9 of the step and fractions to 1e-9, so that what engines may differ by, such
+    as a change of 1e-16 for one of 0, leaves no trace.
+    """
+    step_s = float(document["step_time_s"])
+
+    def rounded(value: Any, unit: float) -> Any:
         if isinstance(value, float):
-            return f"{value:.9g}"
+            near = round(value / unit, 9) + 0.0  # no negative zero
+            return f"{near:.9f}" if abs(near) < 1.0 else f"{near:.9g}"
         if isinstance(value, dict):
-            return {key: rounded(entry) for key, entry in value.items()}
-        return [rounded(entry) for entry in value] if isinstance(value, list) else value
+            return {key: rounded(entry, _unit(key, unit, step_s)) for key, entry in value.items()}
+        return [rounded(entry, unit) for entry in value] if isinstance(value, list) else value
 
     hidden = ("engine", "engine_ops", "engine_s")
-    kept = {key: rounded(value) for key, value in document.items() if key not in hidden}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    kept = {key: entry for key, entry in document.items() if key not in hidden}
+    text = json.dumps([f"{step_s:.9g}", rounded(kept, 1.0)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unit(key: str, outer: float, step_s: float) -> float:
+    """What the entries under a key are measured against: the step for times, else 1."""
+    is_time = key.endswith("_s") or key in ("seconds", "interval")
+    return step_s if is_time and step_s > 0.0 else outer
 
 
 __all__ = ["CATEGORIES", "Result", "simulate", "step_flop"]

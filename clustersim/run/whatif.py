@@ -19,6 +19,7 @@ from clustersim.spec.checks import check_scenario
 from clustersim.spec.scenario import Scenario
 
 MORE = 1.1  # "+10 %"
+DUST = 1e-12  # changes below it are rounding
 MOST_NAMED = 5  # stragglers that are looked at one by one
 
 
@@ -29,8 +30,14 @@ def sensitivities(prepared: Prepared, replications: Replications) -> list[dict[s
     for label, change in _CHANGES.items():
         changed = prepared.repriced(change(prepared.platform))
         after_s = replay_draw(changed, replications.draw, "auto").step_time_s
-        rows.append({"change": label, "step_time_change": after_s / base_s - 1.0})
+        rows.append({"change": label, "step_time_change": _change(after_s, base_s)})
     return sorted(rows, key=lambda row: row["step_time_change"])
+
+
+def _change(after_s: float, before_s: float) -> float:
+    """Relative change, zero where it is rounding: the two may come from different engines."""
+    change = after_s / before_s - 1.0
+    return 0.0 if abs(change) < DUST else change
 
 
 def _scaled_device(*fields: str) -> Callable[[Platform], Platform]:
@@ -103,7 +110,7 @@ def straggler_report(prepared: Prepared, replications: Replications) -> dict[str
                 "replica": replica,
                 "slowdown": float(draw.rank_factor[hosts == host].max() - 1.0),
                 "step_time_s": after_s,
-                "step_time_change": after_s / step_s - 1.0,
+                "step_time_change": _change(after_s, step_s),
             }
         )
     return report

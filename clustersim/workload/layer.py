@@ -28,10 +28,12 @@ from clustersim.workload.shapes import (
     tensor_collective,
 )
 
-# Passes over the score matrix of the fused causal softmax (Megatron-LM's upper-triangular kernel):
-# it reads the lower triangle, and writes the whole matrix with zeros above it.
-SOFTMAX_PASSES = 0.5 + 1.0
-SOFTMAX_BACKWARD_PASSES = 0.5 + 0.5 + 1.0
+# The softmax over a causal score matrix and its gradient: passes over it in 16 bits, and kernels.
+# Megatron-LM's upper-triangular kernel reads the lower triangle and writes the whole matrix, its
+# backward reads two triangles. Unfused, scale, mask and softmax read and write once each. In fp32
+# (attention_softmax_in_fp32) these pass twice the bytes, between two casts of three.
+SOFTMAX = {"fused_softmax": (1.5, 1), "unfused": (6.0, 3), "fp32_softmax": (18.0, 5)}
+SOFTMAX_BACKWARD = {"fused_softmax": (2.0, 1), "unfused": (7.0, 3), "fp32_softmax": (20.0, 5)}
 
 # An unfused RMS norm: passes over a 16-bit stream, and kernels. Forward: cast (1 + 2), squares and
 # their mean (2), scale (2 + 2), cast (2 + 1), gain (1 + 1); backward: the gradients of the same.
@@ -111,7 +113,7 @@ def rotary(shape: RankShape) -> Kernels:
 
 def attention_core(shape: RankShape) -> Kernels:
     """Scores, softmax, dropout and the product with the values."""
-    if shape.features.attention.startswith("flash"):
+    if shape.attention.startswith("flash"):
         return (flash_attention(shape, backward=False),)
     s, d = shape.sequence_length, shape.model.head_dim
     groups = shape.sequences * shape.heads
@@ -128,7 +130,7 @@ def attention_core(shape: RankShape) -> Kernels:
 
 def attention_core_backward(shape: RankShape) -> Kernels:
     """Gradients of the attention core."""
-    if shape.features.attention.startswith("flash"):
+    if shape.attention.startswith("flash"):
         return (flash_attention(shape, backward=True),)
     s, d = shape.sequence_length, shape.model.head_dim
     groups = shape.sequences * shape.heads
@@ -139,19 +141,13 @@ def attention_core_backward(shape: RankShape) -> Kernels:
         if shape.dropout
         else ()
     )
-    unfused = shape.features.attention == "unfused"
+    passes, launches = SOFTMAX_BACKWARD[shape.attention]
     context = float(shape.tokens) * shape.heads * d * shape.element_bytes
     return (
         _core(gemm(shape, "probabilities_grad", s, s, d, "dgrad", groups)),
         _core(gemm(shape, "values_grad", s, d, s, "wgrad_plain", groups)),
         *dropout,
-        elementwise(
-            shape,
-            "softmax_backward",
-            7 * scores if unfused else SOFTMAX_BACKWARD_PASSES * scores,
-            3 if unfused else 1,
-            Category.ATTENTION,
-        ),
+        elementwise(shape, "softmax_backward", passes * scores, launches, Category.ATTENTION),
         _core(gemm(shape, "queries_grad", s, d, s, "dgrad", groups)),
         _core(gemm(shape, "keys_grad", s, d, s, "wgrad_plain", groups)),
         elementwise(shape, "split_heads", 6 * context, 1, Category.ATTENTION),
@@ -159,10 +155,8 @@ def attention_core_backward(shape: RankShape) -> Kernels:
 
 
 def _softmax_passes(shape: RankShape, scores: float) -> Kernels:
-    """Softmax over the scores: one pass fused, scale, mask and softmax apart otherwise."""
-    passes = [("softmax", SOFTMAX_PASSES, 1)]
-    if shape.features.attention == "unfused":
-        passes = [("scale_mask", 4.0, 2), ("softmax", 2.0, 1)]
+    """Softmax over the scores, with the bias and dropout around it."""
+    passes = [("softmax", *SOFTMAX[shape.attention])]
     if shape.model.position == "alibi":
         passes.insert(0, ("alibi", 1.0, 1))  # the bias is laid down where the scores are added
     kernels = [
@@ -226,7 +220,7 @@ def layer_backward(shape: RankShape, recompute: str) -> Segments:
     t, h = shape.tokens, shape.model.hidden
     qkv, up, down = widths(shape)
     core_width = shape.heads * shape.model.head_dim
-    flash = shape.features.attention.startswith("flash")
+    flash = shape.attention.startswith("flash")
     again: Segments = ()
     core_again: Kernels = ()
     if recompute == "full":

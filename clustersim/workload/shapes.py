@@ -11,6 +11,7 @@ from clustersim.spec.software import Features
 from clustersim.workload.operators import Category, Collective, Kernel, KernelKind
 
 DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+FUSED_KEYS = (16, 4096)  # more than the first, at most the second
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,18 @@ class RankShape:
     @property
     def vocab(self) -> int:
         return -(-self.model.padded_vocab // self.tensor_parallel)
+
+    @property
+    def attention(self) -> str:
+        """How the attention core runs here: a feature, or "fp32_softmax".
+
+        Megatron-LM's fused softmax takes 17 to 4,096 keys, and heads times sequences in fours;
+        other shapes fall back to a softmax of separate operations in fp32.
+        """
+        wanted = self.features.attention
+        groups = self.sequences * self.heads
+        fits = FUSED_KEYS[0] < self.sequence_length <= FUSED_KEYS[1] and groups % 4 == 0
+        return "fp32_softmax" if wanted == "fused_softmax" and not fits else wanted
 
     @property
     def element_bytes(self) -> int:
@@ -160,7 +173,7 @@ def flash_attention(shape: RankShape, backward: bool) -> Kernel:
         head_dim=model.head_dim,
         causal=True,
         window=model.sliding_window or 0,
-        variant=shape.features.attention,
+        variant=shape.attention,
     )
 
 

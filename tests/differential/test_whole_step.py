@@ -47,6 +47,18 @@ def test_folded_replicas_equal_the_full_run(scenario: Scenario) -> None:
         assert one.step_time_s == pytest.approx(other.step_time_s, rel=1e-9)
 
 
+@pytest.mark.parametrize("slow", [[5], [0, 1], [3, 4, 5], [0, 5]])
+def test_classes_come_in_the_order_of_their_first_replica(slow: list[int]) -> None:
+    prepared = prepare(
+        small_step(None, {"data_parallel": 6}, fleet={"slowdowns": dict.fromkeys(slow, 0.1)})
+    )
+    draw = draw_fleet(prepared, 0)
+    is_slow = draw.factor[0] > 1.0
+    assert is_slow.tolist() == [0 in slow, 0 not in slow]
+    assert draw.multiplicity[is_slow].tolist() == [len(slow)]
+    assert draw.multiplicity[~is_slow].tolist() == [6 - len(slow)]
+
+
 @settings(deadline=None, max_examples=25)
 @given(scenario=plans())
 def test_engines_give_the_same_digest(scenario: Scenario) -> None:

@@ -282,9 +282,17 @@ def test_fused_softmax_reads_the_causal_half_of_the_scores_and_writes_all_of_the
     assert moved(layer_forward(shape_of()), "softmax") == 1.5 * scores_bytes
 
 
-def test_unfused_softmax_reads_and_writes_every_score() -> None:
+def test_unfused_scale_mask_and_softmax_each_read_and_write_every_score() -> None:
     scores_bytes = 2 * HEADS * 512 * 512 * 2
-    assert moved(layer_forward(shape_of(attention="unfused")), "softmax") == 2 * scores_bytes
+    assert moved(layer_forward(shape_of(attention="unfused")), "softmax") == 6 * scores_bytes
+
+
+def test_the_fused_softmax_falls_back_to_fp32_where_its_kernel_takes_no_such_shape() -> None:
+    fours, threes = shape_of(), replace(shape_of(), sequences=1, tensor_parallel=8)
+    assert (threes.sequences * threes.heads) % 4
+    assert fours.attention == "fused_softmax"
+    assert threes.attention == "fp32_softmax"
+    assert replace(fours, sequence_length=8192).attention == "fp32_softmax"
 
 
 def test_rotary_positions_turn_queries_and_keys_each_way() -> None:
