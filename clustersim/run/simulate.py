@@ -157,7 +157,7 @@ def _document(prepared: Prepared, memory: Memory, replications: Replications) ->
 def _interval(prepared: Prepared, replications: Replications) -> dict[str, float]:
     """5th to 95th percentile of the draws, joined with the profile's own error in quadrature."""
     step_s = replications.timeline.step_time_s
-    residual_s = HALF_WIDTH_PER_MAE * prepared.platform.profile.product_error * step_s
+    residual_s = HALF_WIDTH_PER_MAE * prepared.platform.profile.step_error * step_s
     below_s = step_s - replications.percentile_s(0.05)
     above_s = replications.percentile_s(0.95) - step_s
     return {

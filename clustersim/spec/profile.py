@@ -19,6 +19,9 @@ T = TypeVar("T")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Origin = Literal["fitted", "derived", "assumed"]
 
+STEP = "training step"  # the operator under which a pedigree states the error of published steps
+UNMEASURED_ERROR = 0.2  # assumed for a device of which nothing was measured
+
 
 class GemmCoefficients(Record):
     """How matrix products of one datatype run."""
@@ -128,12 +131,19 @@ class Profile(Record):
     pedigree: Pedigree
 
     @property
-    def product_error(self) -> float:
-        """Mean absolute error of matrix products, held out where that was measured."""
-        for error in self.pedigree.errors:
-            if error.operator.startswith("gemm"):
+    def step_error(self) -> float:
+        """Mean absolute error of a training step on this device, as a fraction.
+
+        Of published steps where the pedigree has any; else of matrix products, held out where that
+        was measured; else `UNMEASURED_ERROR`.
+        """
+        errors = {error.operator: error for error in self.pedigree.errors}
+        if STEP in errors:
+            return errors[STEP].in_sample
+        for operator, error in errors.items():
+            if operator.startswith("gemm"):
                 return error.in_sample if error.held_out is None else error.held_out
-        return 0.0
+        return UNMEASURED_ERROR
 
     def gemm_coefficients(self, dtype: str) -> GemmCoefficients:
         """Coefficients of a datatype; those of the 16-bit types stand in for unmeasured ones."""

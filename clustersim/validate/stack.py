@@ -72,12 +72,15 @@ def build_software(case: Case, device: Device, notes: list[str]) -> Software:
     features["keep_stage_outputs"] = case.stack in DEEPSPEED_STACKS or (
         case.stack == "megatron_lm" and not recent_megatron(case, device)
     )
+    partitioned = case.stack in DEEPSPEED_STACKS and (case.parallel.tp or 1) > 1
+    features["pp_scatter_gather"] = partitioned or features["pp_scatter_gather"]
     notes.append(
         "by software and year: "
         f"fused gradient accumulation {_on(features['fused_grad_accumulation'])}, "
         f"broadcast by owners {_on(features['owner_broadcast'])}, "
         f"gradient copies {_on(features['gradient_copies'])}, "
         f"stage outputs kept {_on(features['keep_stage_outputs'])}"
+        + (", stage transfers partitioned" if partitioned else "")
     )
     ignored = sorted(tokens - FEATURE_TOKENS.keys() - HANDLED_ELSEWHERE)
     if ignored:
