@@ -83,12 +83,6 @@ class Entry:
             and abs(self.error) > self.tolerance
         )
 
-    @property
-    def mended(self) -> bool:
-        """Whether a known miss is inside its tolerance."""
-        compared = self.known_miss is not None and self.error is not None
-        return compared and not self.outside_tolerance
-
     def document(self) -> dict[str, Any]:
         """The entry as JSON; optional keys only where they have a value."""
         data = asdict(self)
@@ -130,6 +124,13 @@ class Report:
         missed = (entry for entry in self.entries if entry.outside_tolerance)
         inside = all(entry.known_miss for entry in missed)
         return inside and all(fit.predicted == fit.expected for fit in self.fits)
+
+    @property
+    def mended(self) -> list[str]:
+        """Known misses of which every figure is inside its tolerance."""
+        missed = {entry.id for entry in self.entries if entry.outside_tolerance}
+        known = dict.fromkeys(entry.id for entry in self.entries if entry.known_miss)
+        return [name for name in known if name not in missed]
 
     def document(self) -> dict[str, Any]:
         """The report as one JSON document (DESIGN, section 3), with a few more keys."""

@@ -71,9 +71,8 @@ def render(report: Report, *, worst: int = 10) -> str:
         ]
         header = (*ENTRY_COLUMNS, "tolerance", "known miss")
         parts.append("outside tolerance\n" + plain_table(header, cells))
-    mended = [entry.id for entry in report.entries if entry.mended]
-    if mended:
-        parts.append("inside again; take known_miss away from " + ", ".join(mended))
+    if report.mended:
+        parts.append("inside again; take known_miss away from " + ", ".join(report.mended))
     wrong = [fit for fit in report.fits if fit.predicted != fit.expected]
     if wrong:
         lines = [
