@@ -145,7 +145,7 @@ class RecomputeRule(Row):
 
 
 class Case(Row):
-    """One published row; `tolerance`, `evidence`, `known_miss` and `expect_fits` are keys of our own files."""
+    """One published row; `tolerance`, `evidence`, `known_miss`, `expect_fits` are our own keys."""
 
     id: str
     kind: str = "training"
