@@ -31,8 +31,9 @@ from rich.console import Console
 from clustersim.analysis.report import headline, print_report
 from clustersim.run import simulate
 from clustersim.spec.resolve import load_scenario
+from clustersim.validate.entries import Entry
 from clustersim.validate.predictor import SimulatorPredictor
-from clustersim.validate.runner import Entry, Report, validate_files
+from clustersim.validate.runner import Report, validate_files
 from clustersim.validate.summary import summary_row
 from clustersim.validate.table import percent, write_table
 

@@ -231,32 +231,17 @@ def build_model(case: Case, notes: list[str]) -> Model:
     assert shape.layers
     assert shape.hidden
     assert shape.seq_len
-    heads, kv_heads = shape.heads, shape.kv_heads
-    if heads is None:
-        heads = max(1, shape.hidden // 128)
-        kv_heads = kv_heads or heads
-        notes.append(f"rule 2: heads {heads}")
-    vocab = shape.vocab
-    if vocab is None:
-        vocab = 51200
-        notes.append("rule 2: vocab 51200")
+    heads = shape.heads or max(1, shape.hidden // 128)
+    vocab = shape.vocab or 51200
+    ffn = shape.ffn or 4 * shape.hidden
     gated = bool(shape.gated_mlp)
-    ffn = shape.ffn
-    if ffn is None:
-        ffn = 4 * shape.hidden
-        notes.append(f"ffn {ffn}, 4 x hidden")
-    window = shape.sliding_window.window if shape.sliding_window else None
-    if "sliding_window_attention" in case.tokens and window is None:
-        notes.append("rule 10: window not stated, full attention")
-    family = "Llama: rotary, RMS norm, no bias, untied" if gated else "GPT: norm, bias, tied"
-    notes.append(f"family {family}")
     model = Model(
         name=case.id,
         layers=shape.layers,
         hidden=shape.hidden,
         ffn=ffn,
         attention_heads=heads,
-        kv_heads=kv_heads or heads,
+        kv_heads=shape.kv_heads or heads,
         head_dim=shape.head_dim or 0,
         vocab=vocab,
         padded_vocab_to=shape.padded_vocab_to,
@@ -266,13 +251,31 @@ def build_model(case: Case, notes: list[str]) -> Model:
         norm="rms_norm" if gated else "layer_norm",
         bias=not gated,
         parallel_block=bool(shape.parallel_block),
-        sliding_window=window if window is not None and window < shape.seq_len else None,
+        sliding_window=_window(case, notes),
         tied_embeddings=not gated,
         source=case.source.title,
     )
-    if model.padded_vocab != vocab:
-        notes.append(f"rule 3: vocabulary padded from {vocab} to {model.padded_vocab}")
+    family = "Llama: rotary, RMS norm, no bias, untied" if gated else "GPT: norm, bias, tied"
+    filled = {
+        f"rule 2: heads {heads}": shape.heads is None,
+        f"rule 2: vocab {vocab}": shape.vocab is None,
+        f"ffn {ffn}, 4 x hidden": shape.ffn is None,
+        f"family {family}": True,
+        f"rule 3: vocabulary padded from {vocab} to {model.padded_vocab}": (
+            model.padded_vocab != vocab
+        ),
+    }
+    notes += [note for note, holds in filled.items() if holds]
     return model
+
+
+def _window(case: Case, notes: list[str]) -> int | None:
+    """Sliding window where it is stated and shorter than the sequence."""
+    window = case.model.sliding_window.window if case.model.sliding_window else None
+    if window is None and "sliding_window_attention" in case.tokens:
+        notes.append("rule 10: window not stated, full attention")
+    assert case.model.seq_len
+    return window if window is not None and window < case.model.seq_len else None
 
 
 def _assemble(

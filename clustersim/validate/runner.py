@@ -18,6 +18,7 @@ from clustersim.spec.scenario import Scenario
 from clustersim.validate import formulas, memory
 from clustersim.validate.capabilities import NotComparableError
 from clustersim.validate.cases import Case, CaseFile, ServingRow, read_case_file
+from clustersim.validate.entries import Entry, Fit, Outcome
 from clustersim.validate.rules import Catalogue, Conversion, convert, shipped_catalogue
 from clustersim.validate.series import series_report
 from clustersim.validate.summary import rank_correlations, summarise
@@ -42,73 +43,6 @@ class Predictor(Protocol):
 
     def layer_s(self, scenario: Scenario) -> tuple[float, float]:
         """Forward and backward time of one layer, recomputation in the latter. [s]"""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One measured quantity of one row, predicted or skipped.
-
-    `measured` is in SI units; `error` is ``predicted / measured - 1``.
-    """
-
-    id: str
-    source: str
-    device: str | None
-    status: str
-    reason: str | None
-    metric: str | None
-    predicted: float | None = None
-    measured: float | None = None
-    error: float | None = None
-    assumed: tuple[str, ...] = ()
-    quantity: str | None = None
-    derived_from: str | None = None
-    inferred: tuple[str, ...] = ()
-    evidence: str | None = None
-    tolerance: float | None = None
-    known_miss: str | None = None
-    gpus: int | None = None
-    micro_batches: int | None = None
-    series: str | None = None
-    mfu_predicted: float | None = None
-    mfu_printed: float | None = None
-    mfu_difference: float | None = None
-
-    @property
-    def outside_tolerance(self) -> bool:
-        """Whether the entry has a tolerance and misses it."""
-        return (
-            self.tolerance is not None
-            and self.error is not None
-            and abs(self.error) > self.tolerance
-        )
-
-    def document(self) -> dict[str, Any]:
-        """The entry as JSON; optional keys only where they have a value."""
-        data = asdict(self)
-        always = list(data)[: list(data).index("assumed") + 1]
-        return {
-            key: value for key, value in data.items() if key in always or value not in (None, ())
-        }
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a case fits in memory, against what its source says or implies."""
-
-    id: str
-    expected: bool
-    predicted: bool
-    memory_bytes: float
-    limit_bytes: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All that one case gives."""
-
-    entries: tuple[Entry, ...]
-    fit: Fit | None = None
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from clustersim.validate.runner import Entry
+from clustersim.validate.entries import Entry
 
 LEAST_POINTS = 3
 

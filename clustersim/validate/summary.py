@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from clustersim.validate.runner import Entry
+from clustersim.validate.entries import Entry
 
 LEAST_FOR_RANKS = 3  # a rank correlation of two points says nothing
 

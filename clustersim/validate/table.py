@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clustersim.validate.runner import Entry, Report
+from clustersim.validate.entries import Entry
+from clustersim.validate.runner import Report
 from clustersim.validate.summary import summarise
 
 BEGIN, END = "<!-- table: begin (generated) -->", "<!-- table: end -->"
@@ -59,32 +60,47 @@ def skip_reasons(report: Report) -> list[tuple[str, int]]:
 
 def render(report: Report, *, worst: int = 10) -> str:
     """The report as plain text: summary, worst cases, missed tolerances, reasons."""
-    parts = [plain_table(SUMMARY_COLUMNS, summary_cells(report))]
+    parts = [
+        plain_table(SUMMARY_COLUMNS, summary_cells(report)),
+        _worst_part(report, worst),
+        _missed_part(report),
+        _memory_part(report),
+        _skipped_part(report),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _worst_part(report: Report, worst: int) -> str:
     cells = [entry_cells(entry) for entry in worst_entries(report, worst)]
-    if cells:
-        parts.append("largest errors\n" + plain_table(ENTRY_COLUMNS, cells))
-    missed = [entry for entry in report.entries if entry.outside_tolerance]
-    if missed:
-        cells = [
-            (*entry_cells(entry), percent(entry.tolerance), entry.known_miss or "new")
-            for entry in missed
-        ]
-        header = (*ENTRY_COLUMNS, "tolerance", "known miss")
-        parts.append("outside tolerance\n" + plain_table(header, cells))
+    return "largest errors\n" + plain_table(ENTRY_COLUMNS, cells) if cells else ""
+
+
+def _missed_part(report: Report) -> str:
+    cells = [
+        (*entry_cells(entry), percent(entry.tolerance), entry.known_miss or "new")
+        for entry in report.entries
+        if entry.outside_tolerance
+    ]
+    header = (*ENTRY_COLUMNS, "tolerance", "known miss")
+    parts = ["outside tolerance\n" + plain_table(header, cells)] if cells else []
     if report.mended:
         parts.append("inside again; take known_miss away from " + ", ".join(report.mended))
-    wrong = [fit for fit in report.fits if fit.predicted != fit.expected]
-    if wrong:
-        lines = [
-            f"{fit.id}: should {'' if fit.expected else 'not '}fit, needs "
-            f"{fit.memory_bytes / 2**30:.1f} GiB of {fit.limit_bytes / 2**30:.1f} GiB"
-            for fit in wrong
-        ]
-        parts.append("memory\n" + "\n".join(lines))
-    reasons = [(str(count), reason) for reason, count in skip_reasons(report)]
-    if reasons:
-        parts.append("skipped\n" + plain_table(("entries", "reason"), reasons))
     return "\n\n".join(parts)
+
+
+def _memory_part(report: Report) -> str:
+    lines = [
+        f"{fit.id}: should {'' if fit.expected else 'not '}fit, needs "
+        f"{fit.memory_bytes / 2**30:.1f} GiB of {fit.limit_bytes / 2**30:.1f} GiB"
+        for fit in report.fits
+        if fit.predicted != fit.expected
+    ]
+    return "memory\n" + "\n".join(lines) if lines else ""
+
+
+def _skipped_part(report: Report) -> str:
+    reasons = [(str(count), reason) for reason, count in skip_reasons(report)]
+    return "skipped\n" + plain_table(("entries", "reason"), reasons) if reasons else ""
 
 
 ENTRY_COLUMNS = ("case", "metric", "predicted", "measured", "error")

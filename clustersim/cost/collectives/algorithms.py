@@ -132,38 +132,48 @@ def _islands(path: GroupPath) -> tuple[int, int]:
 def wires(path: GroupPath, links: Links) -> Iterator[tuple[str, Wire]]:
     """Yield each protocol that the links of a group share, with its coefficients."""
     islands, width = _islands(path)
-    inner = find_link(path.scale_up_link, links) if width > 1 else links.get(path.scale_up_link)
+    base = links.get(path.scale_up_link)
+    inner = find_link(path.scale_up_link, links) if width > 1 else None
     outer = find_link(path.nic_link, links) if islands > 1 else None
-    used = [link for link, on in ((inner, width > 1), (outer, islands > 1)) if link and on]
-    base_s = (inner or used[0]).base_latency
-    copy = inner.copy_ratio if inner and width > 1 else None
-    for name in used[0].protocols:
-        if any(name not in link.protocols for link in used):
-            continue
-        near = inner.protocols[name] if inner and width > 1 else None
-        far = outer.protocols[name] if outer else None
-        nic = width * path.nic_bytes_per_s * path.fabric_efficiency
-        crossed_s = path.switch_hops * path.switch_latency_s
-        yield (
-            name,
-            Wire(
-                ranks=path.ranks,
-                islands=islands,
-                width=width,
-                base_s=base_s,
-                setup_s=max(p.setup for p in (near, far) if p),
-                message_hop_s=crossed_s + max(_message_hops(link, name)[0] for link in used),
-                exchange_hop_s=crossed_s + max(_message_hops(link, name)[1] for link in used),
-                peer_s=max(link.messages.peer_latency for link in used),
-                message_share=min(_message_share(link, name) for link in used),
-                pair_share=min(_pair_share(link, name) for link in used),
-                inner_hop_s=near.hop if near else 0.0,
-                outer_hop_s=far.hop + crossed_s if far else 0.0,
-                inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
-                outer_bytes_per_s=_rate(far, nic),
-                copy_bytes_per_s=copy * path.scale_up_bytes_per_s if copy else float("inf"),
-            ),
-        )
+    used = [link for link in (inner, outer) if link]
+    base_s = (base or used[0]).base_latency
+    shared = (name for name in used[0].protocols if all(name in link.protocols for link in used))
+    for name in shared:
+        yield name, _wire(path, inner, outer, name, (islands, width, base_s))
+
+
+def _wire(
+    path: GroupPath,
+    inner: Link | None,
+    outer: Link | None,
+    name: ProtocolName,
+    group: tuple[int, int, float],
+) -> Wire:
+    """Coefficients of one protocol; `group` is (islands, width, base_s) of the group."""
+    islands, width, base_s = group
+    used = [link for link in (inner, outer) if link]
+    levels = [link.protocols[name] for link in used]
+    near = inner.protocols[name] if inner else None
+    far = outer.protocols[name] if outer else None
+    crossed_s = path.switch_hops * path.switch_latency_s
+    copy = inner.copy_ratio if inner else None
+    return Wire(
+        ranks=path.ranks,
+        islands=islands,
+        width=width,
+        base_s=base_s,
+        setup_s=max(level.setup for level in levels),
+        message_hop_s=crossed_s + max(_message_hops(link, name)[0] for link in used),
+        exchange_hop_s=crossed_s + max(_message_hops(link, name)[1] for link in used),
+        peer_s=max(link.messages.peer_latency for link in used),
+        message_share=min(_message_share(link, name) for link in used),
+        pair_share=min(_pair_share(link, name) for link in used),
+        inner_hop_s=near.hop if near else 0.0,
+        outer_hop_s=far.hop + crossed_s if far else 0.0,
+        inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
+        outer_bytes_per_s=_rate(far, width * path.nic_bytes_per_s * path.fabric_efficiency),
+        copy_bytes_per_s=copy * path.scale_up_bytes_per_s if copy else float("inf"),
+    )
 
 
 def _rate(protocol: Protocol | None, nominal_bytes_per_s: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clustersim.validate.runner import Entry, Report
+from clustersim.validate.entries import Entry
+from clustersim.validate.runner import Report
 from clustersim.validate.table import exit_code, render
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from clustersim.validate.runner import Entry
+from clustersim.validate.entries import Entry
 from clustersim.validate.series import fit_line, series_report
 from clustersim.validate.summary import error_statistics, nearest_rank, spearman, summarise
 
