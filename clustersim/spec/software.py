@@ -59,9 +59,6 @@ class Features(Record):
     async_data_pipeline: bool = Field(
         default=False, description="input is prepared off the critical path"
     )
-    network_tuning: bool = Field(
-        default=False, description="fewer ECMP collisions, tuned congestion control"
-    )
 
 
 class Software(Record):

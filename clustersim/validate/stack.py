@@ -32,7 +32,6 @@ FEATURE_TOKENS = {
     "pp_scatter_gather": "pp_scatter_gather",
     "cuda_graphs_full": "cuda_graphs",
     "async_data_pipeline": "async_data_pipeline",
-    "network_tuning": "network_tuning",
     "dp_overlap_reduce": "dp_overlap_reduce",
     "dp_overlap_gather": "dp_overlap_gather",
     "fused_kernels": "fused_kernels",
