@@ -273,10 +273,15 @@ def quantity_pattern(unit: str) -> str:
     return rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({spellings})\s*$"
 
 
+_READABLE = (1e-6, 1e12)  # magnitudes that are printed without an exponent
+
+
 def _digits(value: float, digits: int) -> str:
-    """Print with so many significant digits, without an exponent, trailing zeros kept."""
+    """Print with so many significant digits, trailing zeros kept; an exponent only far from 1."""
     if value == 0:
         return "0"
+    if not _READABLE[0] <= abs(value) < _READABLE[1]:
+        return f"{value:.{digits}g}"
     rounded = float(f"{value:.{digits}g}")
     places = digits - 1 - math.floor(math.log10(abs(rounded)))
     return f"{rounded:,.{places}f}" if places >= 0 else f"{value:,.0f}"
@@ -334,4 +339,12 @@ def format_count(value: float, unit: str = "", digits: int = 3) -> str:
 
 def format_percent(fraction: float, places: int = 1) -> str:
     """Print a fraction (0 to 1) in percent: ``55.2 %``."""
-    return _spoken(fraction) or f"{100 * fraction:.{places}f} %"
+    return _spoken(fraction) or f"{format_fixed(100 * fraction, places)} %"
+
+
+def format_fixed(value: float, places: int = 1, sign: str = "") -> str:
+    """Print a number with fixed places: ``172.3``; `sign` "+" also marks what is not negative."""
+    spoken = _spoken(value)
+    if spoken is not None:
+        return spoken
+    return f"{value:{sign},.{places}f}" if abs(value) < _READABLE[1] else f"{value:{sign}.3g}"

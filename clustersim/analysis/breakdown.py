@@ -1,9 +1,11 @@
-"""Where the time of a step went: one pipeline rank's compute stream, second by second.
+"""Where the time of a step went: the rank that gates it, second by second.
 
-The rank is the busiest stage of the class of replicas whose last backward pass ends latest. Its
-stream either runs an op or waits. An op's time is split by what it was spent on; a wait is charged
-to what the ops it waited for were doing, walking back through them. Left out: what other ranks do
-meanwhile, and any gain that removing a part would bring (see `critical_path` for that).
+The rank is the one whose compute stream the critical path spends most time on. Between its first
+and last pass on the path its stream either runs an op or waits: an op's time is split by what it
+was spent on; a wait is charged to what the ops it waited for were doing, walking back through them.
+Before and after, the path's ops are charged as what they are to this rank: passes of other ranks as
+bubble. Left out: what other ranks do meanwhile, and any gain that removing
+a part would bring (see `critical_path` for that).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from clustersim.analysis.critical_path import CriticalPath, critical_path
 from clustersim.analysis.waits import Floats, Waits, rows_before
 from clustersim.timeline import Timeline
 from clustersim.workload.operators import Category
@@ -21,27 +24,25 @@ from clustersim.workload.program import COMPUTE, STREAMS, Program
 EXTRAS = ("bubble", "imbalance", "straggler", "jitter", "overlap_slowdown")
 KEYS = (*(str(category) for category in Category), *EXTRAS)
 
+COMMUNICATION = (Category.DP_COMM, Category.PP_COMM)
 MOST_DRAG = 0.95  # compute never falls below a rate of 0.05 in the engine
 DUST = 1e-12  # of the step: rounding, shown as zero
 
 
-def busiest_rank(program: Program, timeline: Timeline) -> tuple[int, int]:
+def gating_rank(program: Program, path: CriticalPath) -> tuple[int, int]:
     """Stage and class of replicas that the breakdown is about.
 
     Returns
     -------
     stage, klass : int
-        Of the class whose last backward pass ends latest, the stage whose compute stream runs
-        longest; the first of equals.
+        Those whose compute stream the critical path spends most time on; the first of equals.
     """
-    passes = np.array([template.name == "backward" for template in program.templates])
-    rows = passes[program.template]
-    ends = timeline.end_s[rows] if rows.any() else timeline.end_s
-    klass = int(np.argmax(ends.max(axis=0)))
-    compute = program.stream % len(STREAMS) == COMPUTE
-    taken_s = timeline.end_s[compute, klass] - timeline.start_s[compute, klass]
-    busy_s = np.bincount(program.stage[compute], taken_s, program.stages)
-    return int(np.argmax(busy_s)), klass
+    classes = path.by_class.size
+    on_stream = program.stream[path.row] % len(STREAMS) == COMPUTE
+    group = program.stage[path.row] * classes + path.klass
+    spent_s = np.bincount(group[on_stream], path.seconds[on_stream], program.stages * classes)
+    stage, klass = divmod(int(np.argmax(spent_s)), classes)
+    return stage, klass
 
 
 def breakdown_s(
@@ -82,28 +83,51 @@ def breakdown_s(
     an op; `jitter` what is left of an op's time, negative for a lucky draw; `imbalance` waiting for
     other replicas; `bubble` waiting for passes of other stages. The first ten keys are nominal.
     """
-    stage, klass = busiest_rank(program, timeline)
+    path = critical_path(program, timeline)
+    stage, klass = gating_rank(program, path)
     start_s = np.ascontiguousarray(timeline.start_s[:, klass])
     end_s = np.ascontiguousarray(timeline.end_s[:, klass])
-    rows = np.flatnonzero(program.stream == stage * len(STREAMS) + COMPUTE)
+    stream = np.flatnonzero(program.stream == stage * len(STREAMS) + COMPUTE)
+    own = (path.klass == klass) & np.isin(path.row, stream)
+    passes = own & _is_pass(program)[path.row]
+    held = np.flatnonzero(passes if passes.any() else own)
+    first, last = int(held[0]), int(held[-1])
+    begin_s, until_s = float(start_s[path.row[first]]), float(end_s[path.row[last]])
+    between = stream[(start_s[stream] >= begin_s) & (end_s[stream] <= until_s)]
+    outside = np.ones(path.row.size, dtype=np.bool_)
+    outside[first : last + 1] = False
+    parts = dict.fromkeys(KEYS, 0.0)
+    for row, seconds in zip(path.row[outside & ~own], path.seconds[outside & ~own], strict=True):
+        parts[_key(program, int(row))] += float(seconds)
+    rows = np.concatenate([between, path.row[outside & own]])
     template, meets = program.template[rows], program.rendezvous[rows]
-    taken_s = end_s[rows] - start_s[rows]
-    nominal_s = by_category[template]
     straggler_s = compute_s[template] * (factor[stage, klass] - 1.0)
     dragged_s = np.zeros(rows.size)
     if drag is not None:
         dragged_s = np.where(meets, 0.0, _dragged_s(program, start_s, end_s, drag, rows))
     spent_s = compute_s[template] + fixed_s[template] + straggler_s + dragged_s
-    rest_s = taken_s - spent_s
-    parts = dict.fromkeys(KEYS, 0.0)
-    parts.update(zip(KEYS, nominal_s.sum(axis=0).tolist(), strict=False))
-    parts["straggler"] = float(straggler_s.sum())
-    parts["overlap_slowdown"] = float(dragged_s.sum())
-    parts["jitter"] = float(rest_s[~meets].sum())
-    parts["imbalance"] = float(rest_s[meets].sum())
+    rest_s = end_s[rows] - start_s[rows] - spent_s
+    for key, spent in zip(KEYS, by_category[template].sum(axis=0).tolist(), strict=False):
+        parts[key] += spent
+    parts["straggler"] += float(straggler_s.sum())
+    parts["overlap_slowdown"] += float(dragged_s.sum())
+    parts["jitter"] += float(rest_s[~meets].sum())
+    parts["imbalance"] += float(rest_s[meets].sum())
     waits = _Idle(Waits(program, start_s, end_s, rows_before(program)), parts)
-    waits.charge_stream(rows.tolist(), timeline.step_time_s)
+    waits.charge_stream(between.tolist(), begin_s)
     return _closed(parts, timeline.step_time_s), (stage, klass)
+
+
+def _is_pass(program: Program) -> NDArray[np.bool_]:
+    """Which rows are forward or backward passes, (ops,)."""
+    passes = [template.category is Category.MATMUL for template in program.templates]
+    return np.array(passes, dtype=np.bool_)[program.template]
+
+
+def _key(program: Program, row: int) -> str:
+    """What an op of another rank is to the one that waits for it: a pass is a bubble."""
+    category = program.templates[program.template[row]].category
+    return "bubble" if category is Category.MATMUL else str(category)
 
 
 def _closed(parts: dict[str, float], step_time_s: float) -> dict[str, float]:
@@ -142,22 +166,20 @@ class _Idle:
     def __init__(self, waits: Waits, parts: dict[str, float]):
         self.waits = waits
         self.parts = parts
-        kinds = {Category.DP_COMM: "dp_comm", Category.PP_COMM: "pp_comm"}
         program = waits.program
-        self.keys = [kinds.get(template.category, "bubble") for template in program.templates]
+        self.keys = [
+            str(template.category) if template.category in COMMUNICATION else "bubble"
+            for template in program.templates
+        ]
 
-    def charge_stream(self, rows: Iterable[int], step_time_s: float) -> None:
-        """Charge every gap of a stream, and its end up to the end of the step."""
+    def charge_stream(self, rows: Iterable[int], begin_s: float) -> None:
+        """Charge every gap between rows of a stream, from `begin_s` on."""
         start_s, end_s = self.waits.start_s, self.waits.end_s
-        free_s = 0.0
+        free_s = begin_s
         for row in rows:
             if start_s[row] > free_s:
                 self._wait(row, float(start_s[row]), free_s)
             free_s = float(end_s[row])
-        last = int(np.argmax(end_s)) if end_s.size else -1
-        last_s = float(end_s[last]) if last >= 0 else 0.0
-        self._walk(last, last_s, free_s)
-        self.parts["imbalance"] += step_time_s - max(last_s, free_s)
 
     def _wait(self, row: int, until_s: float, since_s: float) -> None:
         """Charge the time before a row starts, back to `since_s`."""

@@ -31,6 +31,8 @@ class Run:
         Time alone on a nominal GPU: what a slower GPU stretches, and the rest. [s]
     factor : ndarray of float64 (stages, classes)
         Kernel time over nominal kernel time.
+    first_replica : ndarray of int64 (classes,), optional
+        Number of a replica of each class; without it, the number of the class.
     """
 
     program: Program
@@ -38,6 +40,14 @@ class Run:
     compute_s: Floats
     fixed_s: Floats
     factor: Floats
+    first_replica: Ints | None = None
+
+    @property
+    def replica_of_class(self) -> Ints:
+        """Number of a replica of each class, (classes,)."""
+        if self.first_replica is not None:
+            return self.first_replica
+        return np.arange(self.timeline.multiplicity.size)
 
 
 def template_work(template: OpTemplate) -> tuple[float, float, float]:
@@ -138,9 +148,9 @@ def timeline_frame(run: Run, most_rows: int = MOST_ROWS) -> tuple[Any, str]:
 
     Notes
     -----
-    `replica` numbers the class of replicas and `multiplicity` says how many are alike;
-    `rank_class` numbers (stage, class of replicas). `alone_s` has the static slowness of the
-    class, not its noise.
+    `replica_class` numbers the class of replicas, `replica` is the first replica of it and
+    `multiplicity` says how many are alike; `rank_class` numbers (stage, class of replicas).
+    `alone_s` has the static slowness of the class, not its noise.
     """
     import pandas as pd
 
@@ -149,16 +159,17 @@ def timeline_frame(run: Run, most_rows: int = MOST_ROWS) -> tuple[Any, str]:
     described = _described(program)
     names = described.pop("name")
     repeated = {key: np.tile(values, classes.size) for key, values in described.items()}
-    replica = np.repeat(classes, program.ops)
+    klass = np.repeat(classes, program.ops)
     stretched_s = run.compute_s[program.template][:, None] * run.factor[program.stage][:, classes]
     alone_s = stretched_s + run.fixed_s[program.template][:, None]
     data = {
         "op": np.tile(names, classes.size),
         "row": np.tile(np.arange(program.ops), classes.size),
         **repeated,
-        "replica": replica,
-        "rank_class": repeated["stage"] * timeline.multiplicity.size + replica,
-        "multiplicity": timeline.multiplicity[replica],
+        "replica": run.replica_of_class[klass],
+        "replica_class": klass,
+        "rank_class": repeated["stage"] * timeline.multiplicity.size + klass,
+        "multiplicity": timeline.multiplicity[klass],
         "start_s": _by_class(timeline.start_s, classes),
         "end_s": _by_class(timeline.end_s, classes),
         "alone_s": alone_s.T.ravel(),

@@ -1,15 +1,15 @@
 """The files of ``--out DIR``: tables, trace, answer and the resolved scenario.
 
-Everything is written to a folder beside the wanted one and then renamed, so that a reader never
-sees half a file. Parquet files say in their metadata which classes of replicas they hold.
+Everything is written to a hidden folder inside the wanted one and then renamed, so that a reader
+never sees half a file. Parquet files say in their metadata which classes of replicas they hold.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,65 @@ FILES = (
 )
 
 
-def check_folder(out: Path) -> None:
-    """Refuse an output folder that is a file or lies below one.
+def check_folder(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder that cannot be written, before any work is done.
+
+    Parameters
+    ----------
+    out : Path
+        A folder; where it does not exist it is made for the trial and removed again.
+    names : iterable of str
+        Files that will be written in it.
+    inputs : iterable of Path
+        Files that must not be among them.
 
     Raises
     ------
     SpecError
     """
+    try:
+        _check_is_folder(out)
+        for name in names:
+            _check_file(out, name, inputs)
+        made = [path for path in (out, *out.parents) if not path.exists()]
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        finally:
+            for path in made:
+                with suppress(OSError):
+                    path.rmdir()
+    except OSError as error:
+        raise _unwritable(out, error) from None
+
+
+def _check_is_folder(out: Path) -> None:
     for path in (out, *out.parents):
         if path.exists() and not path.is_dir():
             fix = "name a folder; it is made where it does not exist"
             raise SpecError(Problem(f"--out {out}: {path} is a file", fix))
+
+
+def _check_file(out: Path, name: str, inputs: Iterable[Path]) -> None:
+    """Refuse to replace an input, or a folder by a file."""
+    path = out / name
+    if path.is_dir():
+        fix = "name another folder"
+        raise SpecError(Problem(f"--out {out}: {path} is a folder, to be a file", fix))
+    for file in inputs:
+        if path.exists() and file.exists() and path.samefile(file):
+            fix = f"name another folder, such as --out {out / 'out'}"
+            message = f"--out {out}: {path} would replace {file}, which this run reads"
+            raise SpecError(Problem(message, fix))
+
+
+def _unwritable(out: Path, error: OSError) -> SpecError:
+    """What to say of a folder that the system does not let us write."""
+    number = error.errno
+    reason = os.strerror(number) if number is not None else error.strerror or str(error)
+    fix = "name a folder that you may write to, on a disk with room"
+    return SpecError(Problem(f"--out {out}: cannot be written: {reason}", fix))
 
 
 def write_run(
@@ -68,27 +116,37 @@ def write_run(
     Raises
     ------
     SpecError
-        If `out` is a file.
+        If `out` is a file or cannot be written.
     """
+    check_folder(out, FILES)
+    made = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".clustersim-", dir=out) as draft:
+            _write_draft(Path(draft), run, document, scenario_yaml, most_rows)
+            for name in FILES:
+                os.replace(Path(draft, name), out / name)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        for path in made:  # what holds files stays
+            with suppress(OSError):
+                path.rmdir()
+    return tuple(out / name for name in FILES)
+
+
+def _write_draft(
+    draft: Path, run: Run, document: Mapping[str, Any], scenario_yaml: str, most_rows: int
+) -> None:
     import orjson
 
-    check_folder(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-        (draft / "result.json").write_bytes(orjson.dumps(dict(document), option=options))
-        (draft / "scenario.yaml").write_text(scenario_yaml, encoding="utf-8")
-        _write_parquet(program_frame(run), draft / "program.parquet", "one replica")
-        frame, note = timeline_frame(run, most_rows)
-        _write_parquet(frame, draft / "timeline.parquet", note)
-        write_trace(run, str(draft / "trace.json.gz"))
-        out.mkdir(exist_ok=True)
-        for name in FILES:
-            os.replace(draft / name, out / name)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return tuple(out / name for name in FILES)
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    (draft / "result.json").write_bytes(orjson.dumps(dict(document), option=options))
+    (draft / "scenario.yaml").write_text(scenario_yaml, encoding="utf-8")
+    _write_parquet(program_frame(run), draft / "program.parquet", "one replica")
+    frame, note = timeline_frame(run, most_rows)
+    _write_parquet(frame, draft / "timeline.parquet", note)
+    write_trace(run, str(draft / "trace.json.gz"))
 
 
 def _write_parquet(frame: Any, path: Path, holds: str) -> None:

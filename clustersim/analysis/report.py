@@ -5,12 +5,14 @@ Everything is read from the document, so that a saved ``result.json`` gives the 
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from clustersim.units import (
     format_bytes,
     format_count,
+    format_fixed,
     format_percent,
     format_seconds,
 )
@@ -23,6 +25,7 @@ Document = Mapping[str, Any]
 
 BAR = 24  # characters of a full bar
 LEAST_SHOWN = 0.0005  # of the step; smaller parts share a line
+LEAST_ON_PATH = 0.01  # of the step; less on the critical path is not named
 
 LABELS = {
     "ideal": "model FLOP at peak",
@@ -43,6 +46,9 @@ LABELS = {
     "overlap_slowdown": "slowed by communication beside",
 }
 
+REMARKS = {"assumed": "assumed", "notes": "note", "unknown": "unknown"}
+INDENT = "  "
+
 DEFINITIONS = """\
 step time     from the first op of an optimizer step to the end of the last, median of the draws
 interval      5th to 95th percentile of the draws, joined with the error of the hardware profile
@@ -53,7 +59,14 @@ HFU           the same with executed FLOP, recomputation included
 TFLOP/s       model FLOP a second of one GPU, in 10^12
 tokens/s      global batch times sequence length over step time, all GPUs together
 breakdown     of the busiest stage of the slowest replica; its parts sum to the step time
-MFU without   MFU if that part of the step took no time
+share         of the step time: the MFU for the first line, the points of MFU lost for the others;
+              removing a part moves waits, so what is gained stands under "What would change it"
+replica       one copy of the model: all stages of the pipeline, each on its tensor-parallel group
+replica class replicas that are alike in speed and so run alike; simulated once for all of them
+rank class    ranks that run alike: one stage of one class of replicas
+critical path the chain of ops, each started by the end of the one before, that lasts the step;
+              shortening an op beside it gains nothing, one on it at most what is taken off
+slow GPUs     what they cost is 1 - (step with all GPUs nominal and quiet) / (this step)
 bubble        the stage waits for passes of other stages
 memory        peak of the fullest stage, its fragmentation and the process's own context included
 GPU-hours     GPUs times hours of an undisturbed run: no failures, checkpoints or evaluation"""
@@ -76,6 +89,7 @@ def print_report(document: Document, console: Console, definitions: bool = False
     sections: tuple[Callable[[Document, Console], None], ...] = (
         _memory,
         _where,
+        _critical,
         _sensitivities,
         _stragglers,
     )
@@ -83,9 +97,9 @@ def print_report(document: Document, console: Console, definitions: bool = False
         section(document, console)
     console.print()
     _say(console, _engine(document))
-    for key in ("assumed", "unknown"):
+    for key, word in REMARKS.items():
         for line in document.get(key) or ():
-            _say(console, f"{key}: {line}")
+            _say(console, _hung(f"{word}: {line}", console.width))
     if definitions:
         _title(console, "Definitions")
         _say(console, DEFINITIONS)
@@ -102,7 +116,7 @@ def headline(document: Document) -> str:
         f"{format_seconds(document['step_time_s'])} a step{spread}, "
         f"MFU {format_percent(document['mfu'])}, HFU {format_percent(document['hfu'])}, "
         f"{format_count(document['tokens_per_s'])} tokens/s\n"
-        f"{_gpus(document['gpus'])} at {document['model_tflops_per_gpu']:.1f} TFLOP/s"
+        f"{_gpus(document['gpus'])} at {format_fixed(document['model_tflops_per_gpu'])} TFLOP/s"
         f"{_bound(document)}"
     )
 
@@ -132,7 +146,7 @@ def _table(*columns: tuple[str, bool]) -> Table:
 
 def _budget(document: Document) -> str:
     hours = format_count(document["gpu_hours"])
-    return f"token budget: {document['days']:,.1f} days, {hours} GPU-hours, undisturbed"
+    return f"token budget: {format_fixed(document['days'])} days, {hours} GPU-hours, undisturbed"
 
 
 def _bound(document: Document) -> str:
@@ -169,7 +183,7 @@ def _bar(share: float, console: Console) -> str:
 
 
 def _where(document: Document, console: Console) -> None:
-    """Parts of the step, largest first, and the MFU if each took no time."""
+    """Parts of the step, largest first."""
     step_s = document["step_time_s"]
     rows = document.get("waterfall") or [
         {"key": key, "seconds": seconds, "share": seconds / step_s}
@@ -178,9 +192,9 @@ def _where(document: Document, console: Console) -> None:
     if not rows:
         return
     of = document.get("breakdown_of") or {}
-    place = f" (stage {of['stage']}, rank class {of['rank_class']})" if of else ""
+    place = f" (stage {of['stage']}, replica class {of['replica_class']})" if of else ""
     _title(console, f"Where the time goes{place}")
-    table = _table(("", False), ("time", True), ("share", True), ("MFU without", True), ("", False))
+    table = _table(("", False), ("time", True), ("share", True), ("", False))
     shown = [row for row in rows if abs(row["share"]) >= LEAST_SHOWN]
     rest_s = sum(row["seconds"] for row in rows if abs(row["share"]) < LEAST_SHOWN)
     for row in sorted(shown, key=lambda row: (row["key"] != "ideal", -row["seconds"])):
@@ -188,7 +202,6 @@ def _where(document: Document, console: Console) -> None:
             LABELS.get(row["key"], row["key"]),
             format_signed_s(row["seconds"]),
             format_percent(row["share"]),
-            _without(row),
             _bar(row["share"], console),
         )
     if abs(rest_s) >= LEAST_SHOWN * LEAST_SHOWN * step_s:
@@ -196,15 +209,48 @@ def _where(document: Document, console: Console) -> None:
     console.print(table)
 
 
-def _without(row: Mapping[str, Any]) -> str:
-    if "mfu_without" not in row or row["key"] == "ideal":
-        return ""
-    return format_percent(row["mfu_without"])
-
-
 def format_signed_s(seconds: float) -> str:
     """A duration that may be negative, as a lucky draw of jitter is."""
     return f"-{format_seconds(-seconds)}" if seconds < 0 else format_seconds(seconds)
+
+
+def _changed(fraction: float) -> str:
+    return f"{format_fixed(100 * fraction, 2, '+')} %"
+
+
+def _critical(document: Document, console: Console) -> None:
+    """The ranks and the ops that the step waits for, a line each."""
+    path = document.get("critical_path") or {}
+    step_s = document["step_time_s"]
+    places = [_place(row) for row in (path.get("stages") or ()) if row["share"] >= LEAST_ON_PATH]
+    ops = sorted((path.get("by_op") or {}).items(), key=lambda item: -item[1])
+    named = [
+        f"{name} {format_percent(seconds / step_s)}"
+        for name, seconds in ops
+        if seconds >= LEAST_ON_PATH * step_s
+    ]
+    if not named:
+        return
+    _title(console, "Critical path: what the step waits for")
+    for word, items in (("ranks", places), ("ops", named)):
+        if items:
+            _say(console, _hung(f"{word}: {'; '.join(items)}", console.width))
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    """A group of ranks on the path, and its share of it."""
+    first, count = row["first_rank"], row["ranks"]
+    until = f" to {first + count - 1:,}" if count > 1 else ""
+    replica = f" of replica {row['replica']:,}" if "replica" in row else ""
+    share = format_percent(row["share"])
+    return f"stage {row['stage']}{replica} ({first:,}{until}) {share}"
+
+
+def _hung(text: str, width: int) -> str:
+    """Text broken to the width, further lines indented; words stay whole."""
+    return textwrap.fill(
+        text, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _sensitivities(document: Document, console: Console) -> None:
@@ -214,7 +260,7 @@ def _sensitivities(document: Document, console: Console) -> None:
     _title(console, "What would change it")
     table = _table(("", False), ("step time", True))
     for row in rows:
-        table.add_row(row["change"], f"{100 * row['step_time_change']:+.2f} %")
+        table.add_row(row["change"], _changed(row["step_time_change"]))
     console.print(table)
 
 
@@ -223,9 +269,13 @@ def _stragglers(document: Document, console: Console) -> None:
     if not report.get("slow_ranks"):
         return
     uniform = format_seconds(report["uniform_step_time_s"])
-    loss = format_percent(report["slowdown"] - 1.0)
+    lost = format_percent(1.0 - report["uniform_step_time_s"] / document["step_time_s"])
     slow = _gpus(report["slow_ranks"]).replace(" ", " slow ")
-    _title(console, f"Stragglers: {slow}; all nominal and quiet: {uniform} ({loss} lost)")
+    _title(
+        console,
+        f"Stragglers: {slow}; {lost} of the step is lost to slow GPUs"
+        f" (all nominal and quiet: {uniform})",
+    )
     rows = report.get("without") or []
     if not rows:
         return
@@ -246,7 +296,7 @@ def _stragglers(document: Document, console: Console) -> None:
             str(row["replica"]),
             format_percent(row["slowdown"]),
             format_seconds(row["step_time_s"]),
-            f"{100 * row['step_time_change']:+.2f} %",
+            _changed(row["step_time_change"]),
         )
     console.print(table)
 

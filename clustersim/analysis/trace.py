@@ -61,11 +61,12 @@ def _process(run: Run, klass: int, stage: int) -> int:
 
 
 def _names(run: Run, klass: int) -> list[dict[str, Any]]:
-    count = int(run.timeline.multiplicity[klass])
+    count, replica = int(run.timeline.multiplicity[klass]), int(run.replica_of_class[klass])
+    alike = f", {count} alike" if count > 1 else ""
     events = []
     for stage in range(run.program.stages):
         process = _process(run, klass, stage)
-        label = f"stage {stage}, class {klass} ({count} replicas)"
+        label = f"stage {stage}, replica {replica} (class {klass}{alike})"
         events.append(_meta("process_name", process, 0, name=label))
         events.append(_meta("process_sort_index", process, 0, sort_index=process))
         events += [_meta("thread_name", process, i, name=word) for i, word in enumerate(STREAMS)]

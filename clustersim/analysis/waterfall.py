@@ -58,7 +58,7 @@ def waterfall(
 
     Notes
     -----
-    `ideal_s` is the mean over the GPUs, the parts are those of the busiest one: the surplus of its
+    `ideal_s` is the mean over the GPUs, the parts are those of the gating one: the surplus of its
     stage (output head, uneven layers) shows in "matmul".
     """
     if step_time_s <= 0.0 or ideal_s <= 0.0:

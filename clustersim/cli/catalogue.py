@@ -24,6 +24,12 @@ class Shelf(StrEnum):
     PROFILES = "profiles"
 
 
+LEGENDS = {
+    Shelf.LINKS: "simple efficiency: share of the nominal rate that a ring over the Simple protocol "
+    "reaches;\nnominal rates belong to clusters and devices, see list topologies",
+}
+
+
 class Described(StrEnum):
     """Kinds of files that have a JSON Schema."""
 
@@ -47,6 +53,8 @@ def list_command(
             from clustersim.cli.tables import print_rows
 
             print_rows(rows, console.output())
+            if kind in LEGENDS:
+                typer.echo(f"\n{LEGENDS[kind]}")
 
 
 def _names(kind: Shelf) -> tuple[str, ...]:
@@ -79,8 +87,7 @@ def _describe(kind: Shelf, name: str) -> dict[str, Any]:
             fleet = resolve.load_fleet(name)
             return {"name": name, **fleet.model_dump(exclude={"name", "sources", "slowdowns"})}
         case Shelf.LINKS:
-            link = resolve.load_link(name)
-            return {"name": name, "kind": link.kind, "basis": link.pedigree.basis}
+            return _link(name)
         case Shelf.PROFILES:
             profile = resolve.load_profile(name)
             return {"name": name, "device": profile.device, "derived": profile.derived}
@@ -94,7 +101,7 @@ def _device(name: str) -> dict[str, Any]:
         "name": name,
         "title": device.title,
         "memory_bytes": device.memory,
-        "memory_bytes_per_s": device.memory_bandwidth,
+        "memory_bandwidth_bytes_per_s": device.memory_bandwidth,
         "peak_16_bit_flop_per_s": device.matrix_peak.get("bf16", device.matrix_peak.get("fp16")),
     }
 
@@ -123,9 +130,25 @@ def _topology(name: str) -> dict[str, Any]:
         "name": name,
         "gpus": topology.nodes * topology.node.gpus,
         "device": topology.node.device.name,
-        "scale_up_bytes_per_s": topology.node.scale_up.bandwidth,
-        "nics_bytes_per_s": topology.node.nics.count * topology.node.nics.bandwidth,
+        "scale_up_bytes_per_s_per_gpu": topology.node.scale_up.bandwidth,
+        "nics_bytes_per_s_per_node": topology.node.nics.count * topology.node.nics.bandwidth,
         "fabric": topology.fabric.kind,
+    }
+
+
+def _link(name: str) -> dict[str, Any]:
+    """Rates are those of the adapters and switches of a cluster; a link says what is reached."""
+    from clustersim.spec.resolve import load_link
+
+    link = load_link(name)
+    simple = link.protocols.get("simple")
+    return {
+        "name": name,
+        "title": link.title,
+        "kind": link.kind,
+        "base_latency_s": link.base_latency,
+        "simple_efficiency_fraction": simple.efficiency if simple else None,
+        "basis": link.pedigree.basis,
     }
 
 

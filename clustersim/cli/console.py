@@ -1,6 +1,7 @@
 """What every command shares: consoles, progress, JSON, and how an error becomes an exit code.
 
-Exit codes: 0 done; 1 the answer is no; 2 the input is wrong; 3 our bug.
+Exit codes: 0 done; 1 the answer is no; 2 the input is wrong; 3 our bug; as for any program, 130
+after Ctrl-C, 141 where the reader of the output went away, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 NO, BAD_INPUT, BUG = 1, 2, 3
+INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 and the number of the signal
 NARROW, WIDE = 80, 100
 SILENT_S = 1.0  # shorter work shows no progress
 
@@ -29,7 +31,14 @@ def output() -> Console:
     """Standard output, 80 to 100 columns wide; plain text where it is not a terminal."""
     from rich.console import Console
 
-    console = Console()
+    class Output(Console):
+        """A console that leaves a broken pipe to `answering`."""
+
+        def on_broken_pipe(self) -> None:
+            """Raise again what was caught; without this, rich exits with 1."""
+            raise BrokenPipeError
+
+    console = Output()
     console.width = min(max(console.width, NARROW), WIDE) if console.is_terminal else WIDE
     return console
 
@@ -42,8 +51,9 @@ def messages() -> Console:
 
 
 def say(text: str) -> None:
-    """One message on stderr, as it is."""
-    typer.echo(text, err=True)
+    """One message on stderr, as it is; where nobody can read it, nothing."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def print_json(document: Any) -> None:
@@ -83,8 +93,15 @@ def answering() -> Iterator[None]:
 
     try:
         yield
-    except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
+    except KeyboardInterrupt:
+        say("stopped by Ctrl-C")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        _discard_output()
+        raise typer.Exit(BROKEN_PIPE) from None
     except SimulationError as error:
         _give_up(error)
     except CapacityError as error:
@@ -94,10 +111,28 @@ def answering() -> Iterator[None]:
         say(str(error))
         raise typer.Exit(BAD_INPUT) from None
     except OSError as error:
-        say(f"{error.filename or 'file'}: {error.strerror or error}")
-        raise typer.Exit(BAD_INPUT) from None
+        _refuse_file(error)
     except Exception as error:  # the one place where everything ends
         _give_up(error)
+
+
+def _refuse_file(error: OSError) -> None:
+    """Say which file cannot be read or written; output that has no name is called so."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        say(f"{error.filename}: {reason}")
+    else:
+        say(f"output: {reason}\n  fix: make room there, or write to another place")
+        _discard_output()
+    raise typer.Exit(BAD_INPUT) from None
+
+
+def _discard_output() -> None:
+    """Send what is still to be written nowhere, so that the end of the program cannot fail."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _give_up(error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,22 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a field; may be given again."),
 ]
+def named_folder(text: str) -> Path:
+    """A folder as it was typed; the empty text is not one."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty; name a folder, or write . for this one")
+    return Path(text)
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        parser=named_folder,
+        help="Folder for tables (Parquet), trace and the resolved scenario.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -44,10 +60,7 @@ def load(source: str, overrides: list[str] | None) -> Scenario:
 
 def run_command(
     source: ScenarioName,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for tables (Parquet), trace and the resolved scenario."),
-    ] = None,
+    out: Out = None,
     json: AsJson = False,
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random draws.")] = None,
@@ -63,25 +76,46 @@ def run_command(
         sets += [f"run.engine={engine.value}"] if engine is not None else []
         scenario = load(source, sets)
         if out is not None:
-            from clustersim.analysis.export import check_folder
+            from clustersim.analysis.export import FILES, check_folder
 
-            check_folder(out)
+            check_folder(out, FILES, input_files(source, sets))
         with console.progress(f"simulating {scenario.name} on {scenario.gpus:,} GPUs"):
             from clustersim.run import simulate
 
             result = simulate(scenario)
         console.warn(result.document.get("warnings") or ())
-        if out is not None:
-            with console.progress(f"writing {out}"):
-                _write(out, result)
-        if json:
-            console.print_json(result.document)
-        else:
-            from clustersim.analysis.report import print_report
-
-            print_report(result.document, console.output(), definitions)
+        try:
+            if out is not None:
+                with console.progress(f"writing {out}"):
+                    _write(out, result)
+        finally:  # the answer was found, whether or not its files can be written
+            _print(result.document, json, definitions)
         if not result.document["fits"]:
             _refuse(result)
+
+
+def input_files(source: str, overrides: list[str]) -> list[Path]:
+    """Files that a scenario is made of: its own, those it extends, and those it refers to."""
+    from clustersim.spec.documents import read_document
+    from clustersim.spec.merge import load_tree
+    from clustersim.spec.names import locate
+
+    marks = load_tree("scenario", source, tuple(overrides)).marks.values()
+    path = locate("scenario", source)
+    chain = [path]  # a file that is extended may have no value left, and so no mark
+    while base := read_document(path, lenient=True).data.get("extends"):
+        path = locate("scenario", base, path.absolute().parent)
+        chain.append(path)
+    return [*chain, *{Path(mark.folder, Path(mark.file).name) for mark in marks if mark.folder}]
+
+
+def _print(document: dict[str, Any], json: bool, definitions: bool) -> None:
+    if json:
+        console.print_json(document)
+    else:
+        from clustersim.analysis.report import print_report
+
+        print_report(document, console.output(), definitions)
 
 
 def _write(out: Path, result: Result) -> None:
@@ -90,7 +124,14 @@ def _write(out: Path, result: Result) -> None:
     from clustersim.spec.resolve import dump_scenario
 
     costs = result.costs
-    run = Run(result.program, result.timeline, costs.compute_s, costs.fixed_s, result.factor)
+    run = Run(
+        result.program,
+        result.timeline,
+        costs.compute_s,
+        costs.fixed_s,
+        result.factor,
+        result.first_replica,
+    )
     written = write_run(out, run, result.document, dump_scenario(result.scenario))
     console.say(f"wrote {out}: {', '.join(path.name for path in written)}")
 

@@ -49,6 +49,8 @@ def show_command(
             from clustersim.cli.tables import print_document
 
             print_document(_condensed(document), console.output())
+            if stage in LEGENDS:
+                typer.echo(f"\n{LEGENDS[stage]}")
 
 
 def _document(scenario: Scenario, stage: Stage) -> Document:
@@ -105,8 +107,8 @@ def _memory(scenario: Scenario) -> Document:
 
     memory = memory_of(scenario)
     rows = []
-    for stage in range(memory.allocated_bytes.size):
-        terms = memory.terms(stage)
+    for stage, cached in enumerate(memory.cached_blocks.tolist()):
+        terms = {**memory.terms(stage), "cached_blocks": cached}  # no part of the total
         rows.append({"stage": stage, **{f"{key}_bytes": size for key, size in terms.items()}})
     return {
         "capacity_bytes": memory.capacity_bytes,
@@ -188,6 +190,15 @@ def _costs(scenario: Scenario) -> Document:
     }
 
 
+_ROWS = "a row is all templates of one name; mean: of one op"
+_SUM = "sum: all ops, one rank a stage"
+LEGENDS = {
+    Stage.PROGRAM: f"{_ROWS}; {_SUM}",
+    Stage.COSTS: f"{_ROWS} alone on a nominal GPU; {_SUM}\n"
+    "compute is stretched by a slow GPU, fixed is not; drag is what it takes of the kernels beside",
+}
+MOST_STAGES = 8  # columns of the table of memory; of more, the first, fullest and last are shown
+TERM_NAMES = {"cached_blocks_bytes": "cached blocks, returned on demand"}
 GROUP_COLUMNS = (
     "group",
     "ranks",
@@ -202,8 +213,11 @@ GROUP_COLUMNS = (
 
 
 def _condensed(document: Document) -> Document:
-    """The document for a screen: templates of one name joined over stages and chunks."""
+    """The document for a screen: templates of one name joined, terms of memory as rows."""
     shown = dict(document)
+    if isinstance(shown.get("stages"), list):
+        shown["stages"] = len(document["stages"])
+        shown["needed"] = _by_term(document["stages"], document["worst_stage"])
     if "groups" in shown:
         shown["groups"] = [{key: row[key] for key in GROUP_COLUMNS} for row in shown["groups"]]
     if "templates" in shown:
@@ -211,8 +225,24 @@ def _condensed(document: Document) -> Document:
     return shown
 
 
+def _by_term(stages: list[Document], fullest: int) -> list[Document]:
+    """One row a term that is not zero everywhere, one column a stage."""
+    from clustersim.cli.tables import words
+
+    ends = sorted({0, fullest, len(stages) - 1})
+    columns = range(len(stages)) if len(stages) <= MOST_STAGES else ends
+    return [
+        {
+            "term": TERM_NAMES.get(term, words(term)),
+            **{f"stage_{stage}_bytes": stages[stage][term] for stage in columns},
+        }
+        for term in stages[0]
+        if term != "stage" and any(row[term] for row in stages)
+    ]
+
+
 def _by_name(templates: list[Document]) -> list[Document]:
-    """One row a name: how many templates and ops, and the mean of each figure over the ops."""
+    """One row a name: templates and ops, each figure's mean over the ops, and the first's sum."""
     groups: dict[str, list[Document]] = {}
     for row in templates:
         groups.setdefault(row["name"], []).append(row)
@@ -220,8 +250,11 @@ def _by_name(templates: list[Document]) -> list[Document]:
     for name, rows in groups.items():
         ops = sum(row["ops"] for row in rows)
         entry: Document = {"name": name, "templates": len(rows), "ops": ops}
-        for key, value in rows[0].items():
-            if isinstance(value, float):
-                entry[key] = sum(row["ops"] * row[key] for row in rows) / max(1, ops)
+        figures = [key for key, value in rows[0].items() if isinstance(value, float)]
+        for key in figures:
+            total = sum(row["ops"] * row[key] for row in rows)
+            if key == figures[0]:
+                entry[f"sum_{key}"] = total
+            entry[f"mean_{key}"] = total / max(1, ops)
         joined.append(entry)
     return joined

@@ -21,6 +21,7 @@ from __future__ import annotations
 STATIC_SHARE = 0.2  # of the limit, idle with a context [1]
 MEMORY_SHARE = 0.62  # of the limit, memory-bound kernels [2]
 WAITING_SHARE = 0.5  # of the limit, communicating [1]
+LEAST_DYNAMIC = 0.05**3  # assumed: a limit near the static power still leaves a twentieth
 
 
 def product_headroom(product_s: float, memory_s: float, waiting_s: float) -> float:
@@ -50,3 +51,20 @@ def product_headroom(product_s: float, memory_s: float, waiting_s: float) -> flo
     cool_s = MEMORY_SHARE * memory_s + WAITING_SHARE * waiting_s
     drawn = (total_s - cool_s) / product_s
     return float(((drawn - STATIC_SHARE) / (1.0 - STATIC_SHARE)) ** (1.0 / 3.0))
+
+
+def limit_factor(power_limit_w: float, reference_w: float) -> float:
+    """FLOP/s that products sustain under another power limit, over those under the reference.
+
+    Parameters
+    ----------
+    power_limit_w, reference_w : float
+        Limit of the device, and of the device whose profile it uses. [W]
+
+    Returns
+    -------
+    float
+        The cubic law of `product_headroom`; at least what static power leaves of nothing, 0.05.
+    """
+    drawn = (power_limit_w / reference_w - STATIC_SHARE) / (1.0 - STATIC_SHARE)
+    return float(max(drawn, LEAST_DYNAMIC) ** (1.0 / 3.0))

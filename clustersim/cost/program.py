@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives import collective_s
 from clustersim.cost.compute import kernel_s
 from clustersim.cost.platform import Platform
-from clustersim.cost.power import product_headroom
+from clustersim.cost.power import limit_factor, product_headroom
 from clustersim.spec.profile import Profile
 from clustersim.workload.operators import Category, Collective, KernelKind, Segment
 from clustersim.workload.program import OpTemplate, Program
@@ -143,6 +143,7 @@ def warmed(
     kernels_s = sum(price.compute_s * count for price, count in passes)
     fixed_s = sum(price.fixed_s * count for price, count in passes)
     headroom = product_headroom(product_s, kernels_s - product_s, fixed_s)
+    headroom *= limit_factor(platform.device.power_limit, platform.reference_power_w)
     clock = platform.profile.training_clock_fraction * headroom
     return platform.profile.model_copy(update={"training_clock_fraction": clock})
 

@@ -4,8 +4,8 @@ Model states follow mixed-precision Adam: 16-bit weights, an accumulated gradien
 master copy with two moments, the last three shared out under ZeRO-1. Activations are counted
 tensor by tensor as autograd keeps them, times the micro-batches in flight at the worst moment of
 the schedule. Stacks that copy gradients, or hold the outputs of a stage, add buffers by feature.
-The moment of the optimizer step is told from that of the activations: the larger counts, and the
-smaller stays with the caching allocator as `cached_blocks`. Left out: activations that an
+The moment of the optimizer step is told from that of the activations: the larger is needed, and
+the smaller stays with the caching allocator as cached blocks. Left out: activations that an
 operator keeps beyond its inputs and outputs (a few statistics a row), buffers of NCCL beyond the
 context, and fragmentation beyond a fixed share.
 
@@ -17,6 +17,10 @@ References
 .. [3] DeepSpeed, runtime/zero/stage_1_and_2.py, runtime/bf16_optimizer.py, runtime/pipe/engine.py
    and schedule.py, https://github.com/microsoft/DeepSpeed
 .. [4] DeepSpeed configuration, `reduce_bucket_size`, https://www.deepspeed.ai/docs/config-json
+.. [5] Megatron Core, "Distributed optimizer", bytes a parameter by datatype,
+   https://docs.nvidia.com/megatron-core/developer-guide/latest/api-guide/dist_optimizer.html
+.. [6] NVIDIA, Megatron-LM, fused_softmax.py (softmax without the fused kernel) and
+   tensor_parallel/cross_entropy.py, https://github.com/NVIDIA/Megatron-LM
 """
 
 from __future__ import annotations
@@ -28,10 +32,10 @@ from numpy.typing import NDArray
 
 from clustersim.parallel.layers import Layers, split_layers
 from clustersim.parallel.schedule import peak_in_flight, stage_order
+from clustersim.parallel.shape import RankShape, rank_shape
 from clustersim.parallel.shards import chunk_parameters
+from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.scenario import Scenario
-
-WIDTH = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 # What a process needs beside its tensors: CUDA context and libraries (assumed, 1.5 GiB) and blocks
 # that the caching allocator holds but cannot use (assumed, 5 %); the convention of the validation.
@@ -51,7 +55,6 @@ TERMS = (
     "backward_buffer",
     "pipeline_buffers",
     "step_buffers",
-    "cached_blocks",
 )
 WORKING_TERMS = ("activations", "logits", "recompute_buffer", "backward_buffer", "pipeline_buffers")
 
@@ -63,41 +66,45 @@ class Memory:
     Attributes
     ----------
     by_stage : dict of str to ndarray of float64 (stages,)
-        One entry a term of `TERMS`. [bytes]
+        Live tensors, one entry a term of `TERMS`. [bytes]
+    cached_blocks : ndarray of float64 (stages,)
+        Free blocks of the caching allocator, which the device shows as taken. The allocator
+        returns them before it gives up, so they are not needed. [bytes]
     capacity_bytes : float
         Memory of the device. [bytes]
     """
 
     by_stage: dict[str, NDArray[np.float64]]
+    cached_blocks: NDArray[np.float64]
     capacity_bytes: float
 
     @property
-    def allocated_bytes(self) -> NDArray[np.float64]:
-        """All terms of each stage: what the allocator has taken from the device. [bytes]"""
+    def live_bytes(self) -> NDArray[np.float64]:
+        """All live tensors of each stage, (stages,). [bytes]"""
         return np.asarray(np.sum([self.by_stage[term] for term in TERMS], axis=0), np.float64)
 
     @property
-    def worst_stage(self) -> int:
-        """The stage that holds most."""
-        return int(np.argmax(self.allocated_bytes))
+    def needed_bytes(self) -> NDArray[np.float64]:
+        """What each stage needs of its device, fragmentation and context too, (stages,). [bytes]"""
+        return self.live_bytes * (1.0 + FRAGMENTATION) + CONTEXT_BYTES
 
-    def terms(self, stage: int | None = None) -> dict[str, float]:
-        """Terms of one stage (the worst by default), what the process adds, and their `total`."""
-        at = self.worst_stage if stage is None else stage
-        terms = {term: float(self.by_stage[term][at]) for term in TERMS}
-        terms["fragmentation"] = FRAGMENTATION * sum(terms.values())
-        terms["context"] = CONTEXT_BYTES
-        return {**terms, "total": sum(terms.values())}
+    @property
+    def worst_stage(self) -> int:
+        """The stage that needs most."""
+        return int(np.argmax(self.needed_bytes))
 
     @property
     def fits(self) -> bool:
-        """Whether every stage, with fragmentation and context, fits the device.
+        """Whether the device has what its worst stage needs."""
+        return bool(self.needed_bytes.max() <= self.capacity_bytes)
 
-        Cached blocks do not count: the allocator returns them before it gives up.
-        """
-        live = self.allocated_bytes - self.by_stage["cached_blocks"]
-        needed = live.max() * (1.0 + FRAGMENTATION) + CONTEXT_BYTES
-        return bool(needed <= self.capacity_bytes)
+    def terms(self, stage: int | None = None) -> dict[str, float]:
+        """Terms of what one stage (the worst by default) needs, and their `total`. [bytes]"""
+        at = self.worst_stage if stage is None else stage
+        terms = {term: float(self.by_stage[term][at]) for term in TERMS}
+        terms["fragmentation"] = FRAGMENTATION * float(self.live_bytes[at])
+        terms["context"] = CONTEXT_BYTES
+        return {**terms, "total": float(self.needed_bytes[at])}
 
 
 def memory_of(scenario: Scenario) -> Memory:
@@ -130,12 +137,12 @@ def memory_of(scenario: Scenario) -> Memory:
     activations = (in_flight * per_chunk).sum(axis=1)
     activations[0] += in_flight[0, 0] * embedding_activation_bytes(scenario)
     logits = np.zeros(layers.stages)
-    logits[-1] = logits_bytes(scenario)
+    logits[-1] = logits_bytes(scenario, int(in_flight[-1, -1]))
     by_stage = {
-        "parameters": held * WIDTH[training.dtype],
-        "gradients": held * WIDTH[training.grad_dtype],
+        "parameters": held * ELEMENT_BYTES[training.dtype],
+        "gradients": held * ELEMENT_BYTES[training.grad_dtype],
         "gradient_copies": _gradient_copies(scenario, held),
-        "optimizer": owned * 12.0,
+        "optimizer": owned * optimizer_bytes_a_parameter(scenario),
         "activations": activations,
         "logits": logits,
         "recompute_buffer": buffer,
@@ -145,8 +152,22 @@ def memory_of(scenario: Scenario) -> Memory:
     step = _step_bytes(scenario, held, owned)
     working = np.sum([by_stage[term] for term in WORKING_TERMS], axis=0)
     by_stage["step_buffers"] = np.maximum(step - working, 0.0)
-    by_stage["cached_blocks"] = np.minimum(step, working)
-    return Memory(by_stage, float(scenario.cluster.node.device.memory))
+    capacity_bytes = float(scenario.cluster.node.device.memory)
+    return Memory(by_stage, np.minimum(step, working), capacity_bytes)
+
+
+def optimizer_bytes_a_parameter(scenario: Scenario) -> float:
+    """Adam's state of a parameter that the rank owns. [bytes]
+
+    Notes
+    -----
+    An fp32 master weight and two moments [2]. Adam steps in fp32, so 16-bit gradients need a copy:
+    Megatron's documentation [5] gives 20 bytes a parameter with them, 4 + 16/d sharded, against 18
+    and 6 + 12/d with fp32 gradients. Where the software has `gradient_copies`, `step_buffers`
+    counts that copy.
+    """
+    copied = scenario.training.grad_dtype == "fp32" or scenario.software.features.gradient_copies
+    return 12.0 if copied else 16.0
 
 
 def _gradient_copies(scenario: Scenario, held: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -161,7 +182,7 @@ def _gradient_copies(scenario: Scenario, held: NDArray[np.float64]) -> NDArray[n
     training = scenario.training
     if not scenario.software.features.gradient_copies or training.grad_dtype != "fp32":
         return np.zeros_like(held)
-    return held * WIDTH[training.dtype] + largest_weight(scenario) * 4.0
+    return held * ELEMENT_BYTES[training.dtype] + largest_weight(scenario) * 4.0
 
 
 def _step_bytes(
@@ -178,7 +199,7 @@ def _step_bytes(
     training = scenario.training
     if not scenario.software.features.gradient_copies or training.grad_dtype == "fp32":
         return np.zeros_like(held)
-    e = WIDTH[training.dtype]
+    e = ELEMENT_BYTES[training.dtype]
     flat = 2 * e if scenario.parallelism.zero_stage else e
     return np.minimum(held, BUCKET_ELEMENTS) * e + owned * (flat + 4.0)
 
@@ -207,7 +228,7 @@ def pipeline_buffer_bytes(scenario: Scenario, in_flight: NDArray[np.int64]) -> N
     stages = in_flight.shape[0]
     if stages == 1 or not scenario.software.features.keep_stage_outputs:
         return np.zeros(stages)
-    message = _norm_tokens(scenario) * scenario.model.hidden * WIDTH[scenario.training.dtype]
+    message = rank_shape(scenario).norm_bytes
     outputs = in_flight.sum(axis=1).astype(np.float64)
     outputs[-1] -= in_flight[-1, -1]  # the last chunk ends in the loss
     return np.asarray((outputs + 2.0) * message, np.float64)
@@ -228,12 +249,6 @@ def _in_flight(scenario: Scenario, layers: Layers) -> NDArray[np.int64]:
     return np.array([peak_in_flight(order, layers.chunks) for order in orders])
 
 
-def _norm_tokens(scenario: Scenario) -> float:
-    tokens = scenario.training.micro_batch * scenario.training.sequence_length
-    parallelism = scenario.parallelism
-    return tokens / (parallelism.tensor_parallel if parallelism.sequence_parallel else 1)
-
-
 def layer_activation_bytes(scenario: Scenario, recompute: str) -> float:
     """Bytes that one layer keeps of one micro-batch for its backward pass.
 
@@ -248,36 +263,47 @@ def layer_activation_bytes(scenario: Scenario, recompute: str) -> float:
     For a GPT layer in 16 bits with dropout and unfused attention this is
     ``s b h (10 + 24/t + 5 a s / (h t))``, and with sequence parallelism all of it over ``t`` [1].
     """
-    model, training = scenario.model, scenario.training
-    tp, e = scenario.parallelism.tensor_parallel, WIDTH[training.dtype]
-    tokens = float(training.micro_batch * training.sequence_length)
-    stream = _norm_tokens(scenario) * model.hidden
+    shape, model = rank_shape(scenario), scenario.model
     if recompute == "full":
-        return stream * e
+        return shape.norm_bytes
     norms = 1 if model.parallel_block else 2
-    residual = stream * (2 * norms * e + (2 if training.dropout else 0))
-    heads = model.attention_heads / tp
-    kv_heads = max(1.0, model.kv_heads / tp)
-    qkv = tokens * (heads + 2 * kv_heads) * model.head_dim * e
-    context = tokens * heads * model.head_dim * e
-    branches = 2 if model.gated_mlp else 1
-    mlp = tokens * model.ffn / tp * (branches + 1) * e
-    return residual + qkv + context + mlp + _core_bytes(scenario, recompute)
+    masks = 2.0 * shape.norm_tokens * model.hidden if shape.dropout else 0.0
+    residual = shape.norm_bytes * 2 * norms + masks
+    # Queries and the context; keys and values; branches of the MLP and their product.
+    heads = (2 * shape.heads + 2 * shape.kv_heads) * model.head_dim
+    mlp = shape.ffn * (3 if model.gated_mlp else 2)
+    inner = shape.tokens * (heads + mlp) * shape.element_bytes
+    return residual + inner + _core_bytes(shape, recompute)
 
 
-def _core_bytes(scenario: Scenario, recompute: str) -> float:
-    """What the attention core keeps: row statistics if fused, else softmax, mask and product."""
-    model, training = scenario.model, scenario.training
-    heads = model.attention_heads / scenario.parallelism.tensor_parallel
-    rows = float(training.micro_batch * training.sequence_length) * heads
-    if scenario.software.features.attention.startswith("flash"):
-        return rows * 4.0
+def _scores(shape: RankShape) -> float:
+    """Elements of a rank's score matrices of one layer."""
+    return float(shape.tokens) * shape.heads * shape.sequence_length
+
+
+def _core_bytes(shape: RankShape, recompute: str) -> float:
+    """What the attention core keeps: row statistics if fused, else softmax, mask and product.
+
+    Notes
+    -----
+    Without the fused kernel Megatron-LM casts the scores to fp32, scales, masks, takes the softmax
+    and casts back [6]. Casts and a scale by a constant keep nothing, a softmax keeps its output,
+    here 4 bytes; the product with the values keeps the 16-bit probabilities, which are another
+    tensor now. With dropout it keeps their dropped-out copy instead, and dropout its mask.
+    """
+    if shape.flash:
+        return float(shape.tokens) * shape.heads * 4.0
     if recompute == "selective":
         return 0.0
-    e = WIDTH[training.dtype]
-    dropout = e + 1 if training.dropout else 0
-    unfused = 2 * e if scenario.software.features.attention == "unfused" else 0
-    return rows * training.sequence_length * (e + dropout + unfused)
+    e, mask = shape.element_bytes, 1.0 if shape.dropout else 0.0
+    match shape.attention:
+        case "fp32_softmax":
+            each = 4.0 + e + mask
+        case "unfused":  # scaled and masked scores too
+            each = 3 * e + (e + mask if shape.dropout else 0.0)
+        case _:
+            each = e + (e + mask if shape.dropout else 0.0)
+    return _scores(shape) * each
 
 
 def backward_buffer_bytes(scenario: Scenario) -> float:
@@ -287,31 +313,40 @@ def backward_buffer_bytes(scenario: Scenario) -> float:
     -----
     In the MLP: the gradients of its output, of the activation's output and of the activation's
     input. In an unfused core, once the activations of the MLP are gone: the gradients of the
-    residual stream, of the softmax output and of its input.
+    residual stream, of the softmax output and of its input, in the datatype of the softmax.
     """
-    model, training = scenario.model, scenario.training
-    tp, e = scenario.parallelism.tensor_parallel, WIDTH[training.dtype]
-    tokens = float(training.micro_batch * training.sequence_length)
-    stream = _norm_tokens(scenario) * model.hidden * e
-    mlp = tokens * model.ffn / tp * (3 if model.gated_mlp else 2) * e
-    if scenario.software.features.attention.startswith("flash"):
-        return stream + mlp
-    core = 2 * tokens * model.attention_heads / tp * training.sequence_length * e - mlp
-    return stream + max(mlp, core)
+    shape = rank_shape(scenario)
+    widths = 3 if scenario.model.gated_mlp else 2
+    mlp = float(shape.tokens) * shape.ffn * widths * shape.element_bytes
+    if shape.flash:
+        return shape.norm_bytes + mlp
+    softmax = ELEMENT_BYTES["fp32"] if shape.attention == "fp32_softmax" else shape.element_bytes
+    return shape.norm_bytes + max(mlp, 2 * _scores(shape) * softmax - mlp)
 
 
 def embedding_activation_bytes(scenario: Scenario) -> float:
     """Dropout mask of the embedding of one micro-batch. [bytes]"""
-    mask = 1.0 if scenario.training.dropout else 0.0
-    return _norm_tokens(scenario) * scenario.model.hidden * mask
+    shape = rank_shape(scenario)
+    return float(shape.norm_tokens) * scenario.model.hidden if shape.dropout else 0.0
 
 
-def logits_bytes(scenario: Scenario) -> float:
-    """Logits and their gradient on the last stage: 16 bits, and the fp32 copy of the loss."""
-    training, model = scenario.training, scenario.model
-    tokens = float(training.micro_batch * training.sequence_length)
-    vocab = model.padded_vocab / scenario.parallelism.tensor_parallel
-    e = WIDTH[training.dtype]
-    final = 2 * _norm_tokens(scenario) * model.hidden * e
-    width = 2 * e if scenario.software.features.fused_cross_entropy else 2 * e + 4
-    return tokens * vocab * width + final
+def logits_bytes(scenario: Scenario, in_flight: int = 1) -> float:
+    """What the end of the model holds on the last stage. [bytes]
+
+    Parameters
+    ----------
+    in_flight : int
+        Micro-batches of the last chunk whose backward pass is to come.
+
+    Notes
+    -----
+    Every micro-batch in flight keeps input and output of the final norm, and the softmax of its
+    loss, 4 bytes a logit ([1], section 4.3; [6]) or, with a fused loss, the 16-bit logits. One
+    micro-batch at a time has a gradient of its logits, and an unfused loss the logits it casts.
+    """
+    shape = rank_shape(scenario)
+    logits = float(shape.tokens) * shape.vocab
+    e, fused = shape.element_bytes, shape.features.fused_cross_entropy
+    kept = logits * (e if fused else ELEMENT_BYTES["fp32"]) + 2 * shape.norm_bytes
+    passing = logits * (e if fused else 2 * e)
+    return in_flight * kept + passing

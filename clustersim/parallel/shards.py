@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from clustersim.model import transformer
 from clustersim.parallel.layers import Layers
+from clustersim.parallel.shape import rank_kv_heads
 from clustersim.spec.model import Model
 from clustersim.spec.scenario import Scenario
 
@@ -14,13 +15,15 @@ from clustersim.spec.scenario import Scenario
 def rank_layer_parameters(model: Model, tensor_parallel: int) -> float:
     """Parameters of one layer on one tensor-parallel rank.
 
-    Products are divided; norms, and the biases of row-parallel products, are on every rank.
+    Products are divided; norms, and the biases of row-parallel products, are on every rank. A rank
+    holds at least one key and value head: more ranks than such heads hold copies.
     """
-    weights = transformer.attention_weights(model) + transformer.mlp_weights(model)
     norms = transformer.norm_parameters(model) * (1 if model.parallel_block else 2)
-    row_biases = 2 * model.hidden if model.bias else 0
-    column_biases = transformer.layer_vector_parameters(model) - norms - row_biases
-    return (weights + column_biases) / tensor_parallel + norms + row_biases
+    copied = norms + (2 * model.hidden if model.bias else 0)
+    kv_head = 2 * model.head_dim * (model.hidden + (1 if model.bias else 0))
+    divided = transformer.layer_parameters(model) - copied - model.kv_heads * kv_head
+    kv_heads = rank_kv_heads(model, tensor_parallel)
+    return divided / tensor_parallel + kv_heads * kv_head + copied
 
 
 def chunk_parameters(scenario: Scenario, layers: Layers) -> NDArray[np.float64]:

@@ -95,6 +95,35 @@ def draw_speeds(fleet: Fleet, mesh: Mesh, rng: np.random.Generator) -> Speeds:
     return Speeds(factor.reshape(shape))
 
 
+def draw_noise(
+    fleet: Fleet, mesh: Mesh, syncs: NDArray[np.int64], rng: np.random.Generator
+) -> Floats:
+    """Draw the extra time of ops: the slowest of a group, averaged over its synchronisations.
+
+    Parameters
+    ----------
+    fleet : Fleet
+    mesh : Mesh
+    syncs : ndarray of int64 (ops,)
+        Synchronisations of the tensor-parallel group within each op, at least 1.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of float64 (ops, replicas)
+        As a fraction of the op's kernel time.
+
+    Notes
+    -----
+    Of k runs between synchronisations, each as long as the slowest of t members: mean
+    ``jitter E_t``, deviation ``jitter D_t / sqrt(k)``, with the moments of the largest of t
+    normals [1].
+    """
+    mean, deviation = largest_of_normals(mesh.tensor_parallel)
+    drawn = rng.standard_normal((syncs.size, mesh.data_parallel))
+    return fleet.kernel_jitter * (mean + (deviation / np.sqrt(syncs))[:, None] * drawn)
+
+
 def fold_replicas(stage_factor: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Join replicas that cannot be told apart.
 

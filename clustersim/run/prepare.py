@@ -14,7 +14,7 @@ from clustersim.cost.program import ProgramCosts, price_program
 from clustersim.engine.durations import Durations
 from clustersim.engine.order import Order, compile_order
 from clustersim.parallel.mesh import Mesh, build_mesh
-from clustersim.parallel.speeds import draw_speeds, fold_replicas, largest_of_normals
+from clustersim.parallel.speeds import draw_noise, draw_speeds, fold_replicas
 from clustersim.spec.scenario import Scenario
 from clustersim.workload.program import Program
 from clustersim.workload.training import build_training_program
@@ -93,23 +93,20 @@ def draw_fleet(prepared: Prepared, replication: int) -> Draw:
     scenario, mesh = prepared.scenario, prepared.mesh
     fleet, seed = scenario.fleet, scenario.run.seed
     speeds = draw_speeds(fleet, mesh, named_rng(seed, "speeds", replication))
-    if not fleet.kernel_jitter:
-        factor, multiplicity, first = fold_replicas(speeds.stage_factor)
-        return Draw(speeds.rank_factor, factor, multiplicity, first)
-    replicas = mesh.data_parallel
-    noise = _noise(prepared, named_rng(seed, "jitter", replication))
-    every = np.arange(replicas, dtype=np.int64)
-    return Draw(speeds.rank_factor, speeds.stage_factor, np.ones_like(every), every, noise)
+    noise = None
+    if fleet.kernel_jitter:
+        syncs = prepared.costs.syncs[prepared.program.template[noisy_rows(prepared)]]
+        noise = draw_noise(fleet, mesh, syncs, named_rng(seed, "jitter", replication))
+    return make_draw(speeds.rank_factor, noise)
 
 
-def _noise(prepared: Prepared, rng: np.random.Generator) -> Floats:
-    """Extra time of each op: the slowest of a group, averaged over its synchronisations."""
-    rows = noisy_rows(prepared)
-    mean, deviation = largest_of_normals(prepared.mesh.tensor_parallel)
-    syncs = prepared.costs.syncs[prepared.program.template[rows]]
-    drawn = rng.standard_normal((rows.size, prepared.mesh.data_parallel))
-    scale = deviation / np.sqrt(syncs)
-    return prepared.scenario.fleet.kernel_jitter * (mean + scale[:, None] * drawn)
+def make_draw(rank_factor: Floats, noise: Floats | None = None) -> Draw:
+    """A draw of given speeds; replicas that cannot be told apart are joined where none is noisy."""
+    stage_factor = np.ascontiguousarray(rank_factor.max(axis=2))
+    if noise is None:
+        return Draw(rank_factor, *fold_replicas(stage_factor))
+    every = np.arange(stage_factor.shape[1], dtype=np.int64)
+    return Draw(rank_factor, stage_factor, np.ones_like(every), every, noise)
 
 
 def durations_of(prepared: Prepared, draw: Draw) -> Durations:

@@ -13,7 +13,7 @@ import numpy as np
 
 from clustersim.cost.platform import Platform
 from clustersim.parallel.memory import memory_of
-from clustersim.run.prepare import Draw, Prepared
+from clustersim.run.prepare import Draw, Prepared, make_draw
 from clustersim.run.replicate import Replications, replay_draw
 from clustersim.spec.checks import check_scenario
 from clustersim.spec.scenario import Scenario
@@ -84,7 +84,7 @@ _CHANGES: dict[str, Callable[[Platform], Platform]] = {
 def straggler_report(prepared: Prepared, replications: Replications) -> dict[str, Any]:
     """Which GPUs are slow in the median draw, and what the step would be without them."""
     draw, step_s = replications.draw, replications.timeline.step_time_s
-    uniform_s = replay_draw(prepared, _with_ranks(prepared, np.ones_like(draw.rank_factor)), "auto")
+    uniform_s = replay_draw(prepared, make_draw(np.ones_like(draw.rank_factor)), "auto")
     report: dict[str, Any] = {
         "uniform_step_time_s": uniform_s.step_time_s,
         "slowdown": step_s / uniform_s.step_time_s,
@@ -100,7 +100,7 @@ def straggler_report(prepared: Prepared, replications: Replications) -> dict[str
     worst = _worst_hosts(draw, hosts)
     for host in worst:
         healed = np.where(hosts == host, 1.0, draw.rank_factor)
-        after_s = replay_draw(prepared, _with_ranks(prepared, healed), "auto").step_time_s
+        after_s = replay_draw(prepared, make_draw(healed, draw.noise), "auto").step_time_s
         stage, replica, _ = (int(i) for i in np.argwhere(hosts == host)[0])
         report["without"].append(
             {
@@ -128,15 +128,6 @@ def _worst_hosts(draw: Draw, hosts: np.ndarray[Any, np.dtype[np.int64]]) -> list
     return list(worst)
 
 
-def _with_ranks(prepared: Prepared, rank_factor: np.ndarray[Any, np.dtype[np.float64]]) -> Draw:
-    """A draw with other static speeds and no noise."""
-    from clustersim.parallel.speeds import fold_replicas
-
-    stage_factor = np.ascontiguousarray(rank_factor.max(axis=2))
-    factor, multiplicity, first = fold_replicas(stage_factor)
-    return Draw(rank_factor, factor, multiplicity, first)
-
-
 def nearest_knobs(scenario: Scenario) -> list[dict[str, Any]]:
     """Single changes of the plan that need less memory, and the memory each would need.
 
@@ -144,16 +135,16 @@ def nearest_knobs(scenario: Scenario) -> list[dict[str, Any]]:
     memory first. Changes that the plan does not allow are left out. A change that also halves the
     replicas, where the file fixes their number, names both fields.
     """
-    capacity = scenario.cluster.node.device.memory
-    now = memory_of(scenario).terms()["total"]
+    now = float(memory_of(scenario).needed_bytes.max())
     candidates: list[dict[str, Any]] = []
     for label, update in _memory_changes(scenario):
         changed = scenario.model_copy(update=update)
         if check_scenario(changed).problems:
             continue
-        total = memory_of(changed).terms()["total"]
-        if total < now:
-            candidates.append({"change": label, "total_bytes": total, "fits": total <= capacity})
+        memory = memory_of(changed)
+        needed = float(memory.needed_bytes.max())
+        if needed < now:
+            candidates.append({"change": label, "total_bytes": needed, "fits": memory.fits})
     fitting = [row for row in candidates if row["fits"]]
     others = [row for row in candidates if not row["fits"]]
     fitting.sort(key=lambda row: -row["total_bytes"])

@@ -15,6 +15,8 @@ from clustersim.errors import Problem
 from clustersim.spec.documents import Document, Mark, Path_
 from clustersim.spec.scenario import Dtype, Scenario
 
+MOST_SLOWDOWN = 1000  # of a straggler; more is a dead GPU
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -60,6 +62,8 @@ def find_conflicts(scenario: Scenario, document: Document | None = None) -> list
     report = _Report(scenario, document)
     checks = (
         _check_cluster,
+        _check_nics,
+        _check_width,
         _check_heads,
         _check_tensor_parallel,
         _check_scale_up_domain,
@@ -147,6 +151,25 @@ def _near(wanted: int, choices: list[int], count: int = 4) -> list[int]:
 def _one_of(numbers: list[int]) -> str:
     words = [f"{number}" for number in numbers]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _check_nics(report: _Report) -> None:
+    nics = report.scenario.cluster.node.nics
+    if nics.count and nics.bandwidth < 1:
+        path = "cluster.node.nics.bandwidth"
+        count = report.said("cluster.node.nics.count", nics.count, path)
+        report.error(path, f"{count} adapters carry nothing", "use a rate such as '400 Gb/s'")
+
+
+def _check_width(report: _Report) -> None:
+    """Where no head size is stated it is hidden over heads, which has to be whole."""
+    model = report.scenario.model
+    floored = model.head_dim == model.hidden // model.attention_heads
+    if floored and model.hidden % model.attention_heads:
+        path = "model.hidden"
+        heads = report.said("model.attention_heads", model.attention_heads, path)
+        message = f"{model.hidden} is no multiple of {heads}, so a head has no whole size"
+        report.error(path, message, "change one of them, or state model.head_dim")
 
 
 def _check_cluster(report: _Report) -> None:
@@ -434,6 +457,8 @@ def _check_fleet(report: _Report) -> None:
         if not 0 <= rank < gpus:
             message = f"rank {rank} is not one of the {gpus:,} ranks of the job"
             report.error(path, message, f"use a rank from 0 to {gpus - 1}", TP, PP, DP)
-        if not (math.isfinite(slowdown) and slowdown >= 0):
-            message = f"{slowdown:g} would make rank {rank} faster than its data sheet"
+        if not 0 <= slowdown <= MOST_SLOWDOWN:
+            faster = f"{slowdown:g} would make rank {rank} faster than its data sheet"
+            slower = f"{slowdown:g} is more than {MOST_SLOWDOWN:,}"
+            message = slower if slowdown > MOST_SLOWDOWN else faster
             report.error(path, message, "use 0 or more: 0.1 is 10 % more time")

@@ -6,13 +6,13 @@ Peaks are dense, bandwidths one direction. A GPU of two dies that the runtime sh
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from clustersim.spec.base import Bytes, BytesPerS, FlopPerS, Hertz, Record, Watts
 
-Architecture = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna2"]
+Architecture = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna2", "cdna3", "xe2"]
 
 
 class Device(Record):
@@ -23,17 +23,21 @@ class Device(Record):
     vendor: str
     architecture: Architecture
     aliases: tuple[str, ...] = ()
-    memory: Bytes
-    memory_bandwidth: BytesPerS
-    l2_cache: Bytes
+    memory: Bytes = Field(ge=1)
+    memory_bandwidth: BytesPerS = Field(ge=1)
+    l2_cache: Bytes = Field(ge=1)
     sms: int = Field(gt=0, description="streaming multiprocessors or compute units")
-    boost_clock: Hertz
-    matrix_peak: dict[str, FlopPerS] = Field(description="dense matrix peak by datatype")
-    vector_peak: FlopPerS = Field(description="fp32 peak of the ordinary (non-matrix) units")
-    power_limit: Watts
+    boost_clock: Hertz = Field(description="for the record: peaks are stated at it")
+    matrix_peak: dict[str, Annotated[FlopPerS, Field(ge=1)]] = Field(
+        min_length=1, description="dense matrix peak by datatype"
+    )
+    vector_peak: FlopPerS = Field(ge=1, description="fp32 peak of the ordinary (non-matrix) units")
+    power_limit: Watts = Field(
+        gt=0, description="sustained products slow down or speed up with it, from the profile's own"
+    )
     idle_power: Watts | None = None
     scale_up_link: str | None = Field(description="link kind, a name in data/links; null: none")
-    scale_up_bandwidth: BytesPerS | None = Field(description="per GPU, one direction")
-    pcie_bandwidth: BytesPerS = Field(description="to the host, one direction")
+    scale_up_bandwidth: BytesPerS | None = Field(ge=1, description="per GPU, one direction")
+    pcie_bandwidth: BytesPerS = Field(ge=1, description="to the host, one direction")
     profile: str = Field(description="hardware profile, a name in data/profiles")
     sources: dict[str, str] = Field(description="where each figure comes from")

@@ -18,7 +18,7 @@ class Fleet(Record):
         default=0.0, ge=0, le=1, description="share of hosts whose GPUs are all slow"
     )
     slow_host_slowdown: float = Field(
-        default=0.0, ge=0, description="extra time of a slow host's kernels, as a fraction"
+        default=0.0, ge=0, le=1000, description="extra time of a slow host's kernels, as a fraction"
     )
     speed_spread: float = Field(
         default=0.0,

@@ -14,6 +14,19 @@ from pydantic import Field
 
 from clustersim.errors import ModelDomainError
 from clustersim.spec.base import BytesPerS, Record, Seconds
+from clustersim.spec.profile_attention import DecodeCoefficients, PrefillCoefficients
+from clustersim.spec.profile_elementwise import ElementwiseCoefficients, TransferCoefficients
+from clustersim.spec.profile_mla import (
+    MlaDecodeCoefficients,
+    MlaModuleCoefficients,
+    MlaPrefillCoefficients,
+)
+from clustersim.spec.profile_moe import (
+    ExchangeCoefficients,
+    ExpertStepCoefficients,
+    MoeCoefficients,
+)
+from clustersim.spec.profile_quantised import QuantisedCoefficients
 
 T = TypeVar("T")
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -23,7 +36,7 @@ STEP = "training step"  # the operator under which a pedigree states the error o
 UNMEASURED_ERROR = 0.2  # assumed for a device of which nothing was measured
 
 
-class GemmCoefficients(Record):
+class GemmCoefficients(QuantisedCoefficients):
     """How matrix products of one datatype run."""
 
     matmul_efficiency: Fraction = Field(
@@ -72,13 +85,6 @@ class AttentionCoefficients(Record):
     kernel_floor_s: Seconds = Field(ge=0, description="least time of one kernel")
 
 
-class ElementwiseCoefficients(Record):
-    """How one class of memory-bound kernels runs."""
-
-    bandwidth_efficiency: Fraction = Field(description="share of the memory bandwidth")
-    kernel_floor_s: Seconds = Field(ge=0, description="least time of one kernel")
-
-
 class HostCoefficients(Record):
     """What the host of an eager training loop costs."""
 
@@ -123,12 +129,37 @@ class Profile(Record):
     alignment: Alignment
     attention: dict[str, AttentionCoefficients] = Field(description="by generation")
     elementwise: dict[str, ElementwiseCoefficients] = Field(description="by class of kernel")
+    prefill: dict[str, PrefillCoefficients] = Field(default={}, description="serving, by datatype")
+    decode: dict[str, DecodeCoefficients] = Field(default={}, description="by cache datatype")
+    bidirectional: dict[str, PrefillCoefficients] = Field(default={}, description="by datatype")
+    moe: dict[str, MoeCoefficients] = Field(default={}, description="by format of the experts")
+    expert_exchange: dict[str, ExchangeCoefficients] = Field(
+        default={}, description="by mode and phase"
+    )
+    expert_steps: dict[str, ExpertStepCoefficients] = Field(default={}, description="by step")
+    mla_prefill: dict[str, MlaPrefillCoefficients] = Field(
+        default={}, description="latent attention over prompts, by cache datatype"
+    )
+    mla_decode: dict[str, MlaDecodeCoefficients] = Field(
+        default={}, description="latent attention over a cache, by cache datatype"
+    )
+    mla_module: dict[str, MlaModuleCoefficients] = Field(
+        default={}, description="blocks of latent attention, by phase"
+    )
+    transfer: TransferCoefficients | None = Field(
+        default=None, description="copies over the host link and to drives"
+    )
     kernel_gap_s: Seconds = Field(ge=0, description="idle GPU between kernels of a full stream")
     overlap_drag: float = Field(
         ge=0, lt=1, description="share of the SMs that a collective beside kernels holds"
     )
     host: HostCoefficients
     pedigree: Pedigree
+
+    @property
+    def has_step_error(self) -> bool:
+        """Whether published steps on this device were compared."""
+        return any(error.operator == STEP for error in self.pedigree.errors)
 
     @property
     def step_error(self) -> float:

@@ -19,7 +19,7 @@ EngineName = Literal["auto", "event", "compiled"]
 
 
 class Parallelism(Record):
-    """Degrees and schedule. Ranks are ordered tp, dp, pp, tp fastest (DESIGN, placement)."""
+    """Degrees and schedule. Ranks are ordered tp, dp, pp, tp fastest."""
 
     tensor_parallel: int = Field(default=1, gt=0)
     pipeline_parallel: int = Field(default=1, gt=0)
@@ -69,8 +69,8 @@ class Training(Record):
 class Run(Record):
     """How the question is answered; `--seed` and `--engine` write here."""
 
-    seed: int = 0
-    replications: int = Field(default=32, gt=0, description="draws of a random fleet")
+    seed: int = Field(default=0, ge=0)
+    replications: int = Field(default=32, gt=0, le=10_000, description="draws of a random fleet")
     engine: EngineName = "auto"
 
 

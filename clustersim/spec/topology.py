@@ -19,14 +19,16 @@ class ScaleUp(Record):
     kind: ScaleUpKind
     link: str = Field(description="link kind, a name in data/links")
     domain_gpus: int = Field(gt=0, description="GPUs that reach each other at full rate")
-    bandwidth: BytesPerS = Field(description="per GPU, one direction")
+    bandwidth: BytesPerS = Field(ge=1, description="per GPU, one direction")
 
 
 class Nics(Record):
     """Network adapters of one node."""
 
     count: int = Field(ge=0)
-    bandwidth: BytesPerS = Field(description="per adapter, one direction")
+    bandwidth: BytesPerS = Field(
+        ge=0, description="per adapter, one direction; 0 only without adapters"
+    )
     link: str = Field(description="transport, a name in data/links: infiniband, roce, omni_path")
 
 
@@ -64,7 +66,7 @@ class Switch(Record):
     """One kind of network switch."""
 
     ports: int = Field(gt=0)
-    port_bandwidth: BytesPerS
+    port_bandwidth: BytesPerS = Field(ge=1)
     latency: Seconds
 
 
@@ -75,7 +77,7 @@ class Fabric(Record):
     tiers: int = Field(default=0, ge=0, le=3)
     switch: Switch | None = None
     oversubscription: float = Field(default=1.0, ge=1.0, description="down over up, at the leaf")
-    efficiency: float = Field(default=1.0, gt=0, le=1.0)
+    efficiency: float = Field(default=1.0, ge=0.01, le=1.0)
 
 
 class Topology(Record):

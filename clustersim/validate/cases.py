@@ -12,7 +12,7 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
@@ -21,6 +21,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from clustersim.errors import Problem, SpecError
 
 KNOWN = "a mapping with 'cases:' (training) or 'rows:' (serving), or a CSV with ttft_ms and tpot_ms"
+
+
+Count = Annotated[int, Field(gt=0)]
 
 
 class Row(BaseModel):
@@ -91,15 +94,15 @@ class SlidingWindow(Row):
 class Shape(Row):
     """Shape of the model."""
 
-    layers: int | None = None
-    hidden: int | None = None
-    ffn: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    vocab: int | None = None
-    padded_vocab_to: int | None = None
-    seq_len: int | None = None
+    layers: Count | None = None
+    hidden: Count | None = None
+    ffn: Count | None = None
+    heads: Count | None = None
+    kv_heads: Count | None = None
+    head_dim: Count | None = None
+    vocab: Count | None = None
+    padded_vocab_to: Count | None = None
+    seq_len: Count | None = None
     gated_mlp: bool | None = None
     moe: Moe | None = None
     attention: LatentAttention | None = None
@@ -113,15 +116,15 @@ class Shape(Row):
 class Degrees(Row):
     """Degrees of parallelism."""
 
-    tp: int | None = None
-    pp: int | None = None
-    vpp: int | None = None
-    dp: int | None = None
-    cp: int | None = None
-    ep: int | None = None
+    tp: Count | None = None
+    pp: Count | None = None
+    vpp: Count | None = None
+    dp: Count | None = None
+    cp: Count | None = None
+    ep: Count | None = None
     sp: bool | None = None
     zero: int | None = None
-    zero1_group: int | None = None
+    zero1_group: Count | None = None
     activation_partitioning: bool | None = None
 
 
@@ -129,9 +132,9 @@ class Batch(Row):
     """Sequences a forward, a step, and (torchtitan) a data-parallel rank."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-    micro: int | None = None
-    global_: int | None = Field(default=None, alias="global")
-    local: int | None = None
+    micro: Count | None = None
+    global_: Count | None = Field(default=None, alias="global")
+    local: Count | None = None
 
 
 class RecomputeRule(Row):
@@ -152,8 +155,8 @@ class Case(Row):
     source: Source = Source()
     software: SoftwareName = SoftwareName()
     device: str | None = None
-    gpus: int | None = None
-    gpus_per_node: int | None = None
+    gpus: Count | None = None
+    gpus_per_node: Count | None = None
     interconnect: Interconnect = Interconnect()
     model: Shape = Shape()
     parallel: Degrees = Degrees()

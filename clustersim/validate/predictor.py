@@ -6,13 +6,14 @@ from clustersim.cost.platform import build_platform
 from clustersim.cost.program import price_templates
 from clustersim.parallel.memory import memory_of
 from clustersim.parallel.mesh import build_mesh
+from clustersim.parallel.shape import rank_shape
 from clustersim.run.prepare import prepare
 from clustersim.run.replicate import run_replications
 from clustersim.spec.scenario import Scenario
+from clustersim.validate.memory import CACHED
 from clustersim.workload.layer import layer_backward, layer_forward
 from clustersim.workload.operators import Category
 from clustersim.workload.program import OpTemplate
-from clustersim.workload.shapes import rank_shape
 
 
 class SimulatorPredictor:
@@ -23,8 +24,13 @@ class SimulatorPredictor:
         return run_replications(prepare(scenario)).timeline.step_time_s
 
     def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> dict[str, float]:
-        """Terms of memory of one GPU of a stage (the fullest by default), and `total`. [bytes]"""
-        return memory_of(scenario).terms(stage)
+        """Terms of one GPU of a stage (the fullest by default), `total`, `cached_blocks`. [bytes]
+
+        The last is no part of `total`, but the device shows it as reserved (rule 19).
+        """
+        memory = memory_of(scenario)
+        at = memory.worst_stage if stage is None else stage
+        return {**memory.terms(at), CACHED: float(memory.cached_blocks[at])}
 
     def layer_s(self, scenario: Scenario) -> tuple[float, float]:
         """Forward and backward time of one layer; what is recomputed is in the latter. [s]"""

@@ -251,14 +251,17 @@ def _with_mfu(entry: Entry, case: Case, batch: int) -> Entry:
 
 def _compare_memory(entry: Entry, case: Case, scenario: Scenario, predictor: Predictor) -> Entry:
     quantity = next(q for q in memory.memory_quantities(case) if q.key == entry.quantity)
-    stage = 0 if memory.of_first_stage(quantity.kind) else None
     if quantity.kind == "variant":
-        baseline = predictor.memory_bytes(scenario, stage)
+        baseline = predictor.memory_bytes(scenario, 0)
         quantity = memory.as_bytes(quantity, memory.predicted_bytes("activations", baseline))
-        other = predictor.memory_bytes(memory.variant_of(scenario, quantity.variant), stage)
+        other = predictor.memory_bytes(memory.variant_of(scenario, quantity.variant), 0)
         return _done(entry, memory.predicted_bytes("activations", other), quantity.value)
-    terms = predictor.memory_bytes(scenario, stage)
-    return _done(entry, memory.predicted_bytes(quantity.kind, terms), quantity.value)
+    first = memory.of_first_stage(quantity.kind)
+    predicted = [
+        memory.predicted_bytes(quantity.kind, predictor.memory_bytes(scenario, stage))
+        for stage in range(1 if first else scenario.parallelism.pipeline_parallel)
+    ]
+    return _done(entry, max(predicted), quantity.value)
 
 
 def _done(entry: Entry, predicted: float, measured: float) -> Entry:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from clustersim.parallel.shape import RankShape
 from clustersim.workload.layer import Segments, norm
 from clustersim.workload.operators import Category, Collective, Kernel, Segment
 from clustersim.workload.shapes import (
-    RankShape,
     elementwise,
     gemm,
     linear_backward,

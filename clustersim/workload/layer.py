@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from clustersim.parallel.shape import RankShape
 from clustersim.workload.operators import Category, Collective, Kernel, Segment
 from clustersim.workload.shapes import (
-    RankShape,
     as_recomputed,
     elementwise,
     flash_attention,
@@ -52,7 +52,7 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
     An RMS norm that nothing fuses runs as the operations it is written with, in fp32: cast, mean
     of squares, scale, cast back, gain.
     """
-    stream = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes
+    stream = shape.norm_bytes
     name = "norm_backward" if backward else "norm"
     if shape.model.norm == "rms_norm" and not shape.features.fused_kernels:
         passes, launches = RMS_NORM_PASSES[backward]
@@ -62,7 +62,7 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
 
 def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
     """Bias, dropout and add after a row-parallel product: one pass if fused, else one each."""
-    stream = float(shape.norm_tokens) * shape.model.hidden * shape.element_bytes
+    stream = shape.norm_bytes
     mask = stream / shape.element_bytes if shape.dropout else 0.0
     bias, dropout = shape.model.bias, shape.dropout
     if backward:
@@ -113,7 +113,7 @@ def rotary(shape: RankShape) -> Kernels:
 
 def attention_core(shape: RankShape) -> Kernels:
     """Scores, softmax, dropout and the product with the values."""
-    if shape.attention.startswith("flash"):
+    if shape.flash:
         return (flash_attention(shape, backward=False),)
     s, d = shape.sequence_length, shape.model.head_dim
     groups = shape.sequences * shape.heads
@@ -130,7 +130,7 @@ def attention_core(shape: RankShape) -> Kernels:
 
 def attention_core_backward(shape: RankShape) -> Kernels:
     """Gradients of the attention core."""
-    if shape.attention.startswith("flash"):
+    if shape.flash:
         return (flash_attention(shape, backward=True),)
     s, d = shape.sequence_length, shape.model.head_dim
     groups = shape.sequences * shape.heads
@@ -220,7 +220,7 @@ def layer_backward(shape: RankShape, recompute: str) -> Segments:
     t, h = shape.tokens, shape.model.hidden
     qkv, up, down = widths(shape)
     core_width = shape.heads * shape.model.head_dim
-    flash = shape.attention.startswith("flash")
+    flash = shape.flash
     again: Segments = ()
     core_again: Kernels = ()
     if recompute == "full":

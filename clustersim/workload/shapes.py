@@ -1,105 +1,12 @@
-"""Kernels of one rank by shape: the smallest vocabulary that a layer is written in."""
+"""Kernels of one rank by its shape: the smallest vocabulary that a layer is written in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from clustersim.model.transformer import attention_context
-from clustersim.spec.model import Model
-from clustersim.spec.scenario import Scenario
-from clustersim.spec.software import Features
+from clustersim.parallel.shape import RankShape
 from clustersim.workload.operators import Category, Collective, Kernel, KernelKind
-
-DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-FUSED_KEYS = (16, 4096)  # more than the first, at most the second
-
-
-@dataclass(frozen=True)
-class RankShape:
-    """What one rank of a tensor-parallel group works on in one micro-batch.
-
-    Attributes
-    ----------
-    tokens : int
-        Tokens of a micro-batch.
-    norm_tokens : int
-        Tokens that this rank normalises: a share under sequence parallelism.
-    heads, kv_heads, ffn, vocab : int
-        This rank's share.
-    element_bytes, grad_bytes : int
-        Bytes of an activation and of an accumulated gradient.
-    """
-
-    model: Model
-    features: Features
-    sequences: int
-    sequence_length: int
-    tensor_parallel: int
-    sequence_parallel: bool
-    dtype: str
-    dropout: bool
-    grad_bytes: int
-
-    @property
-    def tokens(self) -> int:
-        return self.sequences * self.sequence_length
-
-    @property
-    def norm_tokens(self) -> int:
-        return self.tokens // (self.tensor_parallel if self.sequence_parallel else 1)
-
-    @property
-    def heads(self) -> int:
-        return max(1, self.model.attention_heads // self.tensor_parallel)
-
-    @property
-    def kv_heads(self) -> int:
-        return max(1, self.model.kv_heads // self.tensor_parallel)
-
-    @property
-    def ffn(self) -> int:
-        return self.model.ffn // self.tensor_parallel
-
-    @property
-    def vocab(self) -> int:
-        return -(-self.model.padded_vocab // self.tensor_parallel)
-
-    @property
-    def attention(self) -> str:
-        """How the attention core runs here: a feature, or "fp32_softmax".
-
-        Megatron-LM's fused softmax takes 17 to 4,096 keys, and heads times sequences in fours;
-        other shapes fall back to a softmax of separate operations in fp32.
-        """
-        wanted = self.features.attention
-        groups = self.sequences * self.heads
-        fits = FUSED_KEYS[0] < self.sequence_length <= FUSED_KEYS[1] and groups % 4 == 0
-        return "fp32_softmax" if wanted == "fused_softmax" and not fits else wanted
-
-    @property
-    def element_bytes(self) -> int:
-        return DTYPE_BYTES[self.dtype]
-
-    @property
-    def hidden_bytes(self) -> float:
-        """Bytes of the whole residual stream of a micro-batch."""
-        return float(self.tokens) * self.model.hidden * self.element_bytes
-
-
-def rank_shape(scenario: Scenario) -> RankShape:
-    """The shape that every rank of the scenario works on."""
-    training, parallelism = scenario.training, scenario.parallelism
-    return RankShape(
-        model=scenario.model,
-        features=scenario.software.features,
-        sequences=training.micro_batch,
-        sequence_length=training.sequence_length,
-        tensor_parallel=parallelism.tensor_parallel,
-        sequence_parallel=parallelism.sequence_parallel and parallelism.tensor_parallel > 1,
-        dtype=training.dtype,
-        dropout=training.dropout,
-        grad_bytes=DTYPE_BYTES[training.grad_dtype],
-    )
 
 
 def gemm(

@@ -22,14 +22,15 @@ import numpy as np
 
 from clustersim.parallel.layers import Layers, split_layers
 from clustersim.parallel.schedule import StageOrder, stage_order
+from clustersim.parallel.shape import RankShape, rank_shape
 from clustersim.parallel.shards import chunk_parameters
+from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.scenario import Scenario
 from clustersim.workload import ends
 from clustersim.workload.builder import Ints, ProgramBuilder
 from clustersim.workload.layer import Segments, layer_backward, layer_forward
 from clustersim.workload.operators import Category, Collective, Segment
 from clustersim.workload.program import COMPUTE, DATA, PIPE, Program
-from clustersim.workload.shapes import DTYPE_BYTES, RankShape, rank_shape
 
 # Parameters of one gradient bucket, Megatron-LM's documented default: 40 million, or one million a
 # replica where that is more; and no more pieces a chunk than this.
@@ -278,7 +279,7 @@ class _Step:
         dtype = self.scenario.training.comm_dtype
         scattered = self.zero == 1 and self.shards == self.replicas
         kind = "reduce_scatter" if scattered else "all_reduce"
-        size = parameters * DTYPE_BYTES[dtype]
+        size = parameters * ELEMENT_BYTES[dtype]
         segment = self._collective("gradient_reduction", kind, "dp", size, dtype)
         overlapped = bool(after)
         template = self.build.template(
@@ -290,7 +291,7 @@ class _Step:
     def _gather(self, stage: int, parameters: float, chunk: int) -> int:
         """Updated 16-bit parameters from their owners to every replica."""
         dtype, overlapped = self.scenario.training.dtype, chunk >= 0
-        size = parameters * DTYPE_BYTES[dtype]
+        size = parameters * ELEMENT_BYTES[dtype]
         group = "dp" if self.shards == self.replicas else "shard"
         segments: Segments = (
             self._collective("parameter_gather", "all_gather", group, size, dtype),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
 
 from clustersim.cli.console import BUG
-from clustersim.cli.main import app
+from clustersim.cli.app import app
 
 runner = CliRunner()
 
@@ -57,6 +58,72 @@ def test_out_that_is_a_file_is_bad_input(tmp_path):
     path = tmp_path / "taken"
     path.write_text("x")
     assert "is a file" in invoke("run", "smallest", "--out", str(path), code=2).stderr
+
+
+SMALL = "extends: smallest\n"
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A folder of the user's, with a scenario of theirs in it, as the current one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenario.yaml").write_text(SMALL)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        (("scenario.yaml", "--out", "."), {}),
+        (("top.yaml", "--out", "."), {"top.yaml": "extends: ./scenario.yaml\n"}),
+        (("scenario.yaml", "--out", "link"), {}),
+    ],
+    ids=["itself", "extended", "linked"],
+)
+def test_out_never_replaces_what_the_run_reads(small, monkeypatch, words, others):
+    def never(*_: object) -> None:
+        raise AssertionError("refused too late")
+
+    monkeypatch.setattr("clustersim.run.simulate", never)
+    (small / "link").symlink_to(".")
+    for name, text in others.items():
+        (small / name).write_text(text)
+    said = invoke("run", *words, code=2).stderr
+    assert "would replace" in said
+    assert "  fix: name another folder" in said
+    assert (small / "scenario.yaml").read_text() == SMALL
+
+
+def test_out_beside_the_scenario_leaves_it_alone(small):
+    invoke("run", "scenario.yaml", "--out", "answer")
+    assert (small / "scenario.yaml").read_text() == SMALL
+    invoke("run", "smallest", "--out", "answer")
+
+
+@pytest.mark.parametrize("command", [("run", "smallest"), ("validate",)])
+def test_empty_out_is_bad_input(small, command):
+    assert "--out" in invoke(*command, "--out", "", code=2).stderr
+    assert [path.name for path in small.iterdir()] == ["scenario.yaml"]
+
+
+def test_out_that_cannot_be_written_is_told_before_the_run(monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("refused too late")
+
+    monkeypatch.setattr("clustersim.run.simulate", never)
+    said = invoke("run", "smallest", "--out", "/proc/out", code=2).stderr
+    assert "--out /proc/out: cannot be written" in said
+    assert "  fix: " in said
+
+
+def test_answer_is_printed_although_its_files_cannot_be_written(tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "no room")
+
+    monkeypatch.setattr("clustersim.analysis.export.write_trace", full)
+    result = invoke("run", "smallest", "--out", str(tmp_path / "out"), code=2)
+    assert "a step" in result.stdout.splitlines()[0]
+    assert f"--out {tmp_path / 'out'}: cannot be written: No space left" in result.stderr
 
 
 def test_job_that_does_not_fit_is_a_no_with_terms_and_knobs():
@@ -129,6 +196,30 @@ def test_list_prints_one_line_a_name():
     assert any(line.startswith("uniform") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("kind", "heads"),
+    [
+        ("devices", ("memory", "memory bandwidth", "peak 16 bit")),
+        ("topologies", ("scale up per gpu", "nics per node")),
+        ("links", ("kind", "base latency", "simple efficiency", "basis")),
+    ],
+)
+def test_columns_of_a_list_say_of_what(kind, heads):
+    first = invoke("list", kind).stdout.splitlines()[0]
+    columns = re.split(r"\s{2,}", first.strip())
+    assert set(heads) <= set(columns)
+    assert len(columns) == len(set(columns))
+
+
+@pytest.mark.parametrize(("stage", "figure"), [("costs", "alone"), ("program", "flop")])
+def test_joined_templates_say_sum_or_mean(stage, figure):
+    text = invoke("show", "smallest", "--stage", stage).stdout
+    assert f"sum {figure}" in text
+    assert f"mean {figure}" in text
+    assert "a row is all templates of one name" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
 @pytest.mark.parametrize("kind", ["scenario", "topology", "device", "model", "software", "fleet"])
 def test_every_kind_of_file_has_a_schema(kind):
     assert json.loads(invoke("schema", kind).stdout)["title"] == f"clustersim {kind}"
@@ -138,6 +229,7 @@ def test_version_is_that_of_the_package():
     from clustersim import __version__
 
     assert invoke("version").stdout.strip() == f"clustersim {__version__}"
+    assert invoke("--version").stdout == invoke("version").stdout
     assert json.loads(invoke("version", "--json").stdout) == {"version": __version__}
 
 

@@ -19,7 +19,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\n"
-        "from clustersim.cli.main import app\n"
+        "from clustersim.cli.app import app\n"
         "try:\n    app(['run', '--help'], prog_name='clustersim')\n"
         "except SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)\n"

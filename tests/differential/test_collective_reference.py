@@ -8,31 +8,10 @@ from pathlib import Path
 import pytest
 
 from clustersim.cost.collectives import formulas
-from clustersim.cost.collectives.phases import Dimension, Endpoint, phase_s, phases_s
+from clustersim.cost.collectives.phases import Dimension, Endpoint, phase_s
+from clustersim.validate.reference import reference_s
 
 REFERENCE = Path(__file__).parents[2] / ".." / "shared" / "reference" / "astra_sim_collectives.csv"
-ALGORITHMS = {"ring": "ring", "direct": "direct", "halvingDoubling": "halving_doubling"}
-
-
-def predicted_s(row: dict[str, str]) -> float:
-    """Our time of one row: link rates there are in 2^30 bytes/s, all_gather counts the input."""
-    latencies = [float(value) * 1e-9 for value in row["link_latency_ns"].split(";")]
-    rates = [float(value) * 2**30 for value in row["link_bandwidth_GBps"].split(";")]
-    dimensions = []
-    names = zip(row["topology"].split("x"), row["algorithm"].split(";"), strict=True)
-    for (name, algorithm), latency_s, rate in zip(names, latencies, rates, strict=True):
-        kind = name.rstrip("0123456789")
-        links = 2 if kind == "Switch" else 1  # up to the switch and down
-        ranks = int(name[len(kind) :])
-        dimensions.append(Dimension(ranks, ALGORITHMS[algorithm], links * latency_s, rate))
-    chunks, size = int(row["chunks"]), float(row["bytes"])
-    if row["collective"] == "all_gather":
-        size *= int(row["npus"])
-    endpoint = Endpoint(
-        float(row["endpoint_delay_ns"]) * 1e-9, float(row["local_mem_bw_GBps"]) * 1e9
-    )
-    shrink = row["collective_optimization"] != "baseline"
-    return chunks * phases_s(row["collective"], size / chunks, dimensions, endpoint, shrink)
 
 
 def test_phases_agree_with_every_physical_row_of_astra_sim() -> None:
@@ -42,7 +21,7 @@ def test_phases_agree_with_every_physical_row_of_astra_sim() -> None:
     with REFERENCE.open() as file:
         rows = [row for row in csv.DictReader(file) if row["physical"] == "True"]
     errors = {
-        index: predicted_s(row) / (float(row["time_ns"]) * 1e-9) - 1
+        index: reference_s(row) / (float(row["time_ns"]) * 1e-9) - 1
         for index, row in enumerate(rows)
         if float(row["bytes"]) >= 2**20
     }

@@ -84,7 +84,7 @@ def test_a_uniform_fleet_is_one_class_and_one_replication(scenario: Scenario) ->
     fleet = scenario.fleet.model_copy(update={"slowdowns": {}})
     uniform = scenario.model_copy(update={"fleet": fleet})
     document = simulate(uniform).document
-    assert document["rank_classes"] == 1
+    assert document["replica_classes"] == 1
     assert document["replications"] == 1
     assert document["stragglers"]["slow_ranks"] == 0
     assert document["stragglers"]["slowdown"] == pytest.approx(1.0, rel=1e-9)

@@ -11,6 +11,7 @@ from clustersim.units import (
     UNITS,
     format_bytes,
     format_count,
+    format_fixed,
     format_percent,
     format_rate,
     format_seconds,
@@ -121,6 +122,15 @@ def test_numbers_are_printed_for_readers():
     assert format_count(175e9, "params") == "175 B params"
     assert format_count(0.5) == "0.500"
     assert format_percent(0.552) == "55.2 %"
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, 1e-300, 1.7e308, 5e-324])
+def test_extreme_numbers_are_printed_with_an_exponent(value):
+    formats = (format_seconds, format_bytes, format_rate, format_count, format_percent)
+    for write in formats:
+        assert len(write(value)) < 24
+    assert format_fixed(1e300) == "1e+300"
+    assert format_fixed(0.125, 2, "+") == "+0.12"
 
 
 def test_the_schema_pattern_accepts_what_the_parser_reads():

@@ -15,10 +15,14 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.errors import ModelDomainError
+from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
@@ -34,10 +38,6 @@ K_STEP = 32.0  # elements of k that one main-loop iteration consumes
 LEAST_SPLIT_K = 128.0  # elements; shorter pieces of k are not worth a split
 MOST_SPLITS = 32.0
 SPLIT_WAVES = 4.0  # libraries split k only below so many waves
-DTYPE_BYTES = {
-    "fp32": 4.0, "tf32": 4.0, "bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp4": 0.5,
-    "nvfp4": 0.5,
-}  # fmt: skip
 
 # One float64 row describes a device, a datatype and its coefficients to the kernels.
 COLUMNS = (
@@ -53,14 +53,17 @@ COLUMNS = (
     "power_flop_per_s",
     "power_ramp_s",
     "kernel_floor_s",
+    "weight_bytes",
+    "step_latency_s",
+    "overlap_norm",
 )
 
 
 def dtype_bytes(dtype: str) -> float:
     """Bytes of one element of a datatype. [bytes]"""
-    if dtype not in DTYPE_BYTES:
-        raise ModelDomainError(f"unknown datatype {dtype!r}; known: {', '.join(DTYPE_BYTES)}")
-    return DTYPE_BYTES[dtype]
+    if dtype not in ELEMENT_BYTES:
+        raise ModelDomainError(f"unknown datatype {dtype!r}; known: {', '.join(ELEMENT_BYTES)}")
+    return ELEMENT_BYTES[dtype]
 
 
 def matrix_peak(device: Device, dtype: str) -> float:
@@ -99,6 +102,9 @@ def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> A
             peak * c.power_fraction * limit,
             0.0 if sustained else c.power_ramp_s,
             c.kernel_floor_s,
+            dtype_bytes(dtype),
+            c.step_latency_s,
+            c.overlap_norm,
         ]
     )
 
@@ -147,7 +153,11 @@ def alignment_factor(
 
 
 def gemm_s(
-    shape: tuple[Array, Array, Array, Array], traffic_bytes: Array, slow: Array, row: Array
+    shape: tuple[Array, Array, Array, Array],
+    traffic_bytes: Array,
+    slow: Array,
+    row: Array,
+    splits: Array = SPLITS,
 ) -> tuple[Array, Array, Array]:
     """Time of products C[m,n] = A[m,k] B[k,n], `batch` of them in one launch.
 
@@ -159,8 +169,10 @@ def gemm_s(
         Least traffic with memory, at least the operands and the result once. [bytes]
     slow : ndarray (n,)
         Factor on the main loop, from `alignment_factor`.
-    row : ndarray (12,)
+    row : ndarray (15,)
         Device and coefficients, from `gemm_row`.
+    splits : ndarray
+        Ways to split k; none for libraries that do not.
 
     Returns
     -------
@@ -171,39 +183,66 @@ def gemm_s(
     -----
     Of each tile (a, b) in `TILES`, T = batch ceil(m/a) ceil(n/b) tiles run on S SMs in ceil(T/S)
     waves. A wave lasts k step + epilogue; step is the longer of the arithmetic 2ab/rate and the
-    operands (a+b) bytes / sm_bandwidth. A split of k in s pieces runs ceil(sT/S) shorter waves and
+    operands (a+b) bytes / sm_bandwidth, never below step_latency. A split of k in s pieces runs ceil(sT/S) shorter waves and
     pays for writing and reading partial sums. The best choice, tiles_s, meets the traffic as
-    (tiles_s^3 + traffic_s^3)^(1/3), and the power limit flop / power_flop_per_s as an 8-norm; the
+    (tiles_s^3 + traffic_s^3)^(1/3) (or squares: overlap_norm), and the power limit flop / power_flop_per_s as an 8-norm; the
     limit is felt by x/(1+x), x = t / power_ramp. Domain: 1 <= m, n, k <= 2^20.
     """
     m, n, k, batch = shape
-    tiles_s = _best_tiles_s(shape, traffic_bytes, slow, row)
+    tiles_s = _best_tiles_s(shape, traffic_bytes, slow, row, splits)
     traffic_s = traffic_bytes / row[2]
-    roof_s = np.cbrt(tiles_s**3 + traffic_s**3)
-    power_s = 2.0 * m * n * k * batch / row[9] * (roof_s / (roof_s + row[10]))
-    time_s = np.sqrt(np.sqrt(np.sqrt(roof_s**8 + power_s**8))) + row[11]
-    return time_s, tiles_s, traffic_s
+    return limited_s(tiles_s, traffic_s, 2.0 * m * n * k * batch, row), tiles_s, traffic_s
+
+
+def limited_s(tiles_s: Array, traffic_s: Array, flop: Array, row: Array) -> Array:
+    """Time of one kernel from that of its tiles: memory roof, power limit and floor.
+
+    Parameters
+    ----------
+    tiles_s, traffic_s : ndarray (n,)
+        Time of the tiles alone, of the traffic alone. [s]
+    flop : ndarray (n,)
+        Arithmetic. [FLOP]
+    row : ndarray (15,)
+        Device and coefficients, from `gemm_row`.
+
+    Returns
+    -------
+    ndarray (n,)
+        [s]
+    """
+    if row[14] == 2.0:
+        roof_s = np.sqrt(tiles_s**2 + traffic_s**2)
+    else:
+        roof_s = np.cbrt(tiles_s**3 + traffic_s**3)
+    power_s = flop / row[9] * (roof_s / (roof_s + row[10]))
+    return np.asarray(np.sqrt(np.sqrt(np.sqrt(roof_s**8 + power_s**8))) + row[11])
 
 
 def _best_tiles_s(
-    shape: tuple[Array, Array, Array, Array], traffic_bytes: Array, slow: Array, row: Array
+    shape: tuple[Array, Array, Array, Array],
+    traffic_bytes: Array,
+    slow: Array,
+    row: Array,
+    splits: Array,
 ) -> Array:
     """Time on the SMs with the best tile and split of the lists."""
     m, n, k, batch = shape
     sms, size, raw_bytes_per_s = row[0], row[4], row[3]
     padded_k = np.ceil(k / K_STEP) * K_STEP
-    operands = (m * k + k * n) * batch * size
+    operands = (m * k * size + k * n * row[12]) * batch
     result_bytes = np.maximum((traffic_bytes - operands) / (m * n * batch), size)
     best_s = np.full(m.shape, np.inf)
     for a, b in TILES:
         rows, columns = np.minimum(m, a), np.minimum(n, b)
         tiles = np.ceil(m / a) * np.ceil(n / b) * batch
         edge = 1.0 + row[5] * (1.0 / a + 1.0 / b - 3.0 / 256.0)
-        step_s = np.maximum(2.0 * a * b / row[1] * edge * slow, (rows + columns) * size / row[6])
+        feed_s = np.maximum((rows * size + columns * row[12]) / row[6], row[13])
+        step_s = np.maximum(2.0 * a * b / row[1] * edge * slow, feed_s)
         end_s = rows * columns * result_bytes / row[6] + row[7]
         best_s = np.minimum(best_s, np.ceil(tiles / sms) * (padded_k * step_s + end_s))
         idle = np.clip(np.floor(sms / tiles), 1.0, MOST_SPLITS)
-        for split in SPLITS:
+        for split in splits:
             pieces = idle if split == 0 else split
             piece_k = np.maximum(np.ceil(padded_k / pieces / K_STEP) * K_STEP, LEAST_SPLIT_K)
             waves = np.ceil(tiles * pieces / sms)
@@ -216,3 +255,105 @@ def _best_tiles_s(
             allowed = (pieces > 1) & (tiles < SPLIT_WAVES * sms)
             best_s = np.where(allowed, np.minimum(best_s, split_s), best_s)
     return best_s
+
+
+@dataclass(frozen=True)
+class TileChoice:
+    """The tile and split that one product is priced with; `total_s` is the sum of its parts.
+
+    Attributes
+    ----------
+    rows, columns, pieces : int
+        Of the output, of one thread block; pieces that k is split in.
+    tiles, waves : int
+        Thread blocks of the launch, and rounds that they take on all SMs.
+    last_wave_fraction, useful_fraction : float
+        Share of the SMs busy in the last wave; arithmetic asked for over that of full waves.
+    main_loop_s, fill_s, split_s : float
+        Main loop of all waves, their start and end, reduction after a split. [s]
+    """
+
+    rows: int
+    columns: int
+    pieces: int
+    tiles: int
+    waves: int
+    last_wave_fraction: float
+    useful_fraction: float
+    main_loop_s: float
+    fill_s: float
+    split_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Time on the SMs. [s]"""
+        return self.main_loop_s + self.fill_s + self.split_s
+
+
+def best_tile(
+    shape: tuple[float, float, float, float], traffic_bytes: float, slow: float, row: Array
+) -> TileChoice:
+    """Account for the tile and split that `gemm_s` takes for one product.
+
+    Parameters
+    ----------
+    shape : tuple of float
+        m, n, k, batch.
+    traffic_bytes, slow, row
+        As for `gemm_s`, for one product.
+
+    Returns
+    -------
+    TileChoice
+        Its total is the second result of `gemm_s`.
+    """
+    given = dict(zip(COLUMNS, row.tolist(), strict=True))
+    choices = (
+        choice
+        for tile in TILES.tolist()
+        for split in (1.0, *SPLITS.tolist())
+        for choice in _choices(shape, (*tile, split), (traffic_bytes, slow), given)
+    )
+    return min(choices, key=lambda choice: choice.total_s)
+
+
+def _choices(
+    shape: tuple[float, float, float, float],
+    tile: tuple[float, float, float],
+    costs: tuple[float, float],
+    given: Mapping[str, float],
+) -> Iterator[TileChoice]:
+    """Yield what a tile with a split (rows, columns, pieces; 0: as many as idle) comes to."""
+    m, n, k, batch = shape
+    a, b, split = tile
+    traffic_bytes, slow = costs
+    sms, size, sm_bytes_per_s = given["sms"], given["operand_bytes"], given["sm_bytes_per_s"]
+    tiles = float(np.ceil(m / a) * np.ceil(n / b) * batch)
+    pieces = split or float(np.clip(np.floor(sms / tiles), 1.0, MOST_SPLITS))
+    if split != 1.0 and (pieces == 1.0 or tiles >= SPLIT_WAVES * sms):
+        return
+    rows, columns, piece_k = min(m, a), min(n, b), float(np.ceil(k / K_STEP) * K_STEP)
+    split_s = 0.0
+    if split != 1.0:
+        piece_k = max(float(np.ceil(piece_k / pieces / K_STEP) * K_STEP), LEAST_SPLIT_K)
+        partial = split * m * n * batch or min(sms, MOST_SPLITS * tiles) * rows * columns
+        split_s = given["split_overhead_s"] + 8.0 * partial / given["raw_memory_bytes_per_s"]
+    waves = float(np.ceil(tiles * pieces / sms))
+    edge = 1.0 + given["tile_edge_penalty"] * (1.0 / a + 1.0 / b - 3.0 / 256.0)
+    weight = given["weight_bytes"]
+    loaded_s = max((rows * size + columns * weight) / sm_bytes_per_s, given["step_latency_s"])
+    step_s = max(2.0 * a * b / given["sm_flop_per_s"] * edge * slow, loaded_s)
+    operands = (m * k * size + k * n * weight) * batch
+    result = max((traffic_bytes - operands) / (m * n * batch), size)
+    yield TileChoice(
+        rows=int(a),
+        columns=int(b),
+        pieces=int(pieces),
+        tiles=int(tiles * pieces),
+        waves=int(waves),
+        last_wave_fraction=tiles * pieces / sms - (waves - 1.0),
+        useful_fraction=m * n * k * batch / (waves * sms * a * b * piece_k),
+        main_loop_s=waves * piece_k * step_s,
+        fill_s=waves * (rows * columns * result / sm_bytes_per_s + given["tile_fill_s"]),
+        split_s=split_s,
+    )

@@ -33,7 +33,7 @@ def gemm_s(
     """Time of products into out_s (3, n): kernel, tiles, traffic; row is `gemm.gemm_row`."""
     shapes = tile_table(row, tiles)
     for i in range(m.size):
-        operands = (m[i] + n[i]) * k[i] * batch[i] * row[4]
+        operands = (m[i] * row[4] + n[i] * row[12]) * k[i] * batch[i]
         result_bytes = max((traffic_bytes[i] - operands) / (m[i] * n[i] * batch[i]), row[4])
         out_s[1, i] = best_tiles_s(
             m[i], n[i], k[i], batch[i], result_bytes, slow[i], row, shapes, splits
@@ -42,7 +42,10 @@ def gemm_s(
     for i in range(m.size):  # without branches, so that it vectorises
         tiles_s = out_s[1, i]
         traffic_s = traffic_bytes[i] * per_memory_s
-        roof_s = cubic_norm(tiles_s, traffic_s)
+        if row[14] == 2.0:
+            roof_s = math.sqrt(tiles_s * tiles_s + traffic_s * traffic_s)
+        else:
+            roof_s = cubic_norm(tiles_s, traffic_s)
         power_s = m[i] * n[i] * k[i] * batch[i] * per_power_s * (roof_s / (roof_s + ramp_s))
         roof_4, power_4 = (roof_s * roof_s) ** 2, (power_s * power_s) ** 2
         limit = math.sqrt(math.sqrt(math.sqrt(roof_4 * roof_4 + power_4 * power_4)))
@@ -90,13 +93,15 @@ def best_tiles_s(
 ) -> float:
     """Time on the SMs with the best tile and split of the lists."""
     sms, per_sm, feed_s = row[0], 1.0 / row[0], 1.0 / row[6]
-    fill_s, operand_s, result_s = row[7], row[4] * feed_s, result_bytes * feed_s
+    fill_s, result_s = row[7], result_bytes * feed_s
+    operand_s, weight_s = row[4] * feed_s, row[12] * feed_s
     steps = np.ceil(k * 0.03125)
     best_s = np.inf
     for t in range(shapes.shape[0]):
         rows, columns = min(m, shapes[t, 0]), min(n, shapes[t, 1])
         count = np.ceil(m * shapes[t, 2] - 1e-3) * np.ceil(n * shapes[t, 3] - 1e-3) * batch
-        step_s = 32.0 * max(shapes[t, 4] * slow, (rows + columns) * operand_s)
+        loaded_s = max(rows * operand_s + columns * weight_s, row[13])
+        step_s = 32.0 * max(shapes[t, 4] * slow, loaded_s)
         end_s = rows * columns * result_s + fill_s
         tile_s = steps * step_s + end_s
         if count * per_sm * tile_s >= best_s:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.attention import AttentionShapes, attention_row, attention_s
+from clustersim.cost.compute.elementwise import cold_pass_s
 from clustersim.cost.compute.gemm import (
     SPLITS,
     TILES,
@@ -181,8 +182,7 @@ def _attention_shapes(rows: list[Kernel]) -> AttentionShapes:
 def _price_elementwise(
     variant: str, rows: list[Kernel], device: Device, profile: Profile
 ) -> Priced:
-    """A memory-bound pass: floor + bytes / (efficiency * bandwidth), the roofline's slope."""
-    c = profile.elementwise_coefficients(variant)
+    """Memory-bound passes over data that other kernels wrote."""
     moved = np.array([row.bytes for row in rows], dtype=np.float64)
-    traffic_s = moved / (device.memory_bandwidth * c.bandwidth_efficiency)
-    return traffic_s + c.kernel_floor_s, np.zeros(len(rows)), traffic_s
+    time_s, traffic_s = cold_pass_s(moved, variant, device, profile)
+    return time_s, np.zeros(len(rows)), traffic_s

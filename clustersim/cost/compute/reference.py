@@ -25,6 +25,9 @@ class ProductMachine:
     power_flop_per_s: float
     power_ramp_s: float
     kernel_floor_s: float
+    weight_bytes: float = 2.0
+    step_latency_s: float = 0.0
+    overlap_norm: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def gemm_s(product: Product, machine: ProductMachine) -> float:
     """Time of one launch. [s]"""
     tiles_s = min(tiled_s(product, machine, shape) for shape in TILE_SHAPES)
     traffic_s = product.traffic_bytes / machine.memory_bytes_per_s
-    roof_s = (tiles_s**3 + traffic_s**3) ** (1 / 3)
+    norm = machine.overlap_norm
+    roof_s = (tiles_s**norm + traffic_s**norm) ** (1 / norm)
     flop = 2 * product.m * product.n * product.k * product.batch
     felt = roof_s / (roof_s + machine.power_ramp_s)
     power_s = flop / machine.power_flop_per_s * felt
@@ -96,9 +100,11 @@ def waves_s(
     small = 1 / shape[0] + 1 / shape[1] - (1 / 128 + 1 / 256)
     arithmetic_s = 2 * shape[0] * shape[1] / machine.sm_flop_per_s
     arithmetic_s *= (1 + machine.tile_edge_penalty * small) * product.slow
-    feed_s = (used_rows + used_columns) * machine.operand_bytes / machine.sm_bytes_per_s
+    used = used_rows * machine.operand_bytes + used_columns * machine.weight_bytes
+    feed_s = max(used / machine.sm_bytes_per_s, machine.step_latency_s)
     loop_s = 32 * max(arithmetic_s, feed_s) * -(-k // 32)
-    read = (product.m + product.n) * product.k * product.batch * machine.operand_bytes
+    read = product.m * product.k * product.batch * machine.operand_bytes
+    read += product.n * product.k * product.batch * machine.weight_bytes
     results = product.m * product.n * product.batch
     result_bytes = max((product.traffic_bytes - read) / results, machine.operand_bytes)
     store_s = used_rows * used_columns * result_bytes / machine.sm_bytes_per_s

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clustersim.analysis.breakdown import KEYS, MOST_DRAG, breakdown_s, busiest_rank
+from clustersim.analysis.breakdown import KEYS, MOST_DRAG, breakdown_s, gating_rank
+from clustersim.analysis.critical_path import critical_path
 from clustersim.engine.durations import LEAST_RATE
 from clustersim.workload.program import COMPUTE, DATA
 from tests.programs import Row, build_program, pipeline_program
@@ -75,18 +76,19 @@ def test_replica_that_everyone_waits_for_does_not_wait_itself():
     assert parts["imbalance"] == 0.0
 
 
-def test_fast_class_that_waits_at_a_rendezvous_waits_in_imbalance():
+def test_a_class_that_waits_at_a_rendezvous_between_its_passes_waits_in_imbalance():
     rows = [
-        Row("host"),
+        Row("forward"),
         Row("grad_reduce", rendezvous=True),
         Row("backward"),
     ]
     program = build_program(rows, replicas=2)
-    noise = np.array([[0.0, 1.0], [0.0, 0.0], [0.5, 0.0]])
-    step = finish(program, {"host": 1.0, "grad_reduce": 1.0, "backward": 2.0}, noise=noise)
+    noise = np.array([[0.0, 1.0], [0.0, 0.0], [9.5, 0.0]])
+    step = finish(program, {"forward": 1.0, "grad_reduce": 1.0, "backward": 2.0}, noise=noise)
     parts, (_, klass) = breakdown_s(*step.priced)
     assert klass == 0
-    assert parts["imbalance"] == pytest.approx(1.0)
+    assert sum(parts.values()) == pytest.approx(step.timeline.step_time_s)
+    assert parts["jitter"] == pytest.approx(9.5)
 
 
 def test_kernels_beside_a_reduction_are_slowed_by_its_drag():
@@ -112,14 +114,40 @@ def test_lucky_draw_shows_as_negative_jitter():
     assert parts["jitter"] == pytest.approx(-0.5)
 
 
-def test_end_of_a_stream_that_waits_for_another_stage_is_bubble():
+def test_what_another_rank_does_at_the_end_is_charged_as_what_it_is():
     rows = [Row("backward", 0), Row("backward", 0), Row("optimizer", 1, COMPUTE, (1,))]
     step = finish(build_program(rows), {"backward": 1.0, "optimizer": 0.5})
     parts, (stage, _) = breakdown_s(*step.priced)
     assert stage == 0
-    assert parts["bubble"] == pytest.approx(0.5)
+    assert parts["optimizer"] == pytest.approx(0.5)
+    assert parts["bubble"] == 0.0
 
 
-def test_busiest_stage_of_equals_is_the_first():
-    step = pipeline_step(3, 3, sends=False)
-    assert busiest_rank(step.program, step.timeline) == (0, 0)
+def test_the_rank_is_the_one_that_the_critical_path_stays_on_longest():
+    rows = [
+        Row("forward", 0),
+        Row("forward", 1, COMPUTE, (0,)),
+        Row("backward", 1),
+        Row("backward", 0, COMPUTE, (2,)),
+    ]
+    step = finish(build_program(rows), {"forward": 1.0, "backward": 2.0})
+    path = critical_path(step.program, step.timeline)
+    assert gating_rank(step.program, path) == (0, 0)
+
+
+def test_a_reduction_under_the_backward_pass_of_another_stage_costs_nothing():
+    # Stage 1 ends first and reduces while stage 0 still works; only stage 0's reduction is exposed.
+    rows = [
+        Row("forward", 1),
+        Row("forward", 1),
+        Row("backward", 1),
+        Row("grad_reduce", 1),
+        Row("backward", 0, COMPUTE, (2,)),
+        Row("grad_reduce", 0),
+        Row("optimizer", 1, COMPUTE, (5,)),
+    ]
+    times = {"forward": 2.0, "backward": 2.0, "grad_reduce": 1.0, "optimizer": 0.5}
+    parts, (stage, _) = breakdown_s(*finish(build_program(rows), times).priced)
+    assert stage == 1
+    assert parts["dp_comm"] == pytest.approx(1.0)
+    assert parts["bubble"] == pytest.approx(2.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clustersim.analysis.columns import chosen_classes, program_frame, timeline_frame
-from clustersim.analysis.export import FILES, write_run
+from clustersim.analysis.export import FILES, check_folder, write_run
 from clustersim.analysis.trace import trace_events
 from clustersim.errors import SpecError
 from tests.unit.analysis.steps import pipeline_step
@@ -22,6 +24,7 @@ COLUMNS = {
     "chunk",
     "micro_batch",
     "replica",
+    "replica_class",
     "rank_class",
     "multiplicity",
     "stream",
@@ -62,6 +65,36 @@ def test_output_that_is_a_file_is_refused(tmp_path, step):
         write_run(path / "below", step.run, {}, "")
 
 
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_trial_of_a_folder_leaves_no_trace(tmp_path, below):
+    check_folder(tmp_path / below, FILES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["/proc/clustersim-out", "x" * 300])
+def test_folder_that_cannot_be_made_is_refused_by_its_own_name(name):
+    with pytest.raises(SpecError, match=f"--out {name}: cannot be written") as caught:
+        check_folder(Path(name))
+    assert "fix: " in str(caught.value)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(SpecError, match=r"result\.json is a folder"):
+        check_folder(tmp_path, FILES)
+
+
+def test_a_full_disk_is_told_by_the_name_of_the_folder(tmp_path, step, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "temporary name", "/tmp/.hidden")
+
+    monkeypatch.setattr("clustersim.analysis.export.write_trace", full)
+    with pytest.raises(SpecError) as caught:
+        write_run(tmp_path / "out", step.run, {}, "")
+    assert f"--out {tmp_path / 'out'}: cannot be written: No space left" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, step):
     with pytest.raises(TypeError):
         write_run(tmp_path / "out", step.run, {"bad": object()}, "")
@@ -79,10 +112,20 @@ def test_timeline_has_one_row_an_op_and_class(step):
     assert set(frame.columns) >= COLUMNS
     assert len(frame) == step.program.ops * 3
     assert note == "all 3 classes of replicas"
-    one = frame[frame.replica == 2]
+    one = frame[frame.replica_class == 2]
     assert one.start_s.to_numpy() == pytest.approx(step.timeline.start_s[:, 2])
     passes = one[(one.op == "forward") & (one.stage == 0)]
     assert passes.alone_s.unique() == pytest.approx([1.3])
+
+
+def test_timeline_names_a_real_replica_of_each_class(step):
+    run = replace(step.run, first_replica=np.array([0, 17, 40]))
+    frame, _ = timeline_frame(run)
+    pairs = set(zip(frame.replica_class.tolist(), frame.replica.tolist(), strict=True))
+    assert pairs == {(0, 0), (1, 17), (2, 40)}
+    assert (frame.rank_class == frame.stage * 3 + frame.replica_class).all()
+    names = [e["args"]["name"] for e in trace_events(run)[0] if e["name"] == "process_name"]
+    assert "stage 1, replica 17 (class 1)" in names
 
 
 def test_capped_timeline_keeps_whole_classes_the_slowest_first(step):

@@ -23,7 +23,23 @@ DOCUMENT = {
     "memory_capacity_bytes": 80 * 2**30,
     "fits": True,
     "breakdown_s": {"matmul": 6.0, "bubble": 0.6, "jitter": -0.1},
-    "breakdown_of": {"stage": 7, "rank_class": 1},
+    "breakdown_of": {"stage": 7, "replica_class": 1},
+    "critical_path": {
+        "by_category": {"matmul": 6.4, "dp_comm": 0.1},
+        "by_op": {"forward": 2.6, "backward": 3.9, "optimizer": 0.001},
+        "stages": [
+            {
+                "stage": 7,
+                "replica": 6,
+                "first_rank": 10800,
+                "ranks": 8,
+                "seconds": 5.2,
+                "share": 0.8,
+            },
+            {"stage": 0, "first_rank": 0, "ranks": 1, "seconds": 0.026, "share": 0.004},
+        ],
+    },
+    "notes": ["recompute adds nothing"],
     "bound": {"by": "compute", "share": 0.8},
     "sensitivities": [{"change": "+10 % NIC bandwidth", "step_time_change": -0.0034}],
     "stragglers": {
@@ -71,11 +87,15 @@ def test_first_line_is_the_answer():
     [
         "1.8 days, 529,355 GPU-hours",
         "21.0 GiB of 80.0 GiB a GPU, fits",
-        "stage 7, rank class 1",
+        "(stage 7, replica class 1)",
+        "ranks: stage 7 of replica 6 (10,800 to 10,807) 80.0 %\n",
+        "ops: backward 60.0 %; forward 40.0 %\n",
+        "1 slow GPU; 7.7 % of the step is lost to slow GPUs (all nominal and quiet: 6.00 s)",
+        "-7.70 %",
+        "note: recompute adds nothing",
         "pipeline bubble",
         "-100 ms",
         "+10 % NIC bandwidth",
-        "1 slow GPU;",
         "20.0 M ops/s; 32 draws of the fleet; digest abc",
         "assumed: optimizer in fp32 [Adam]",
     ],
@@ -91,6 +111,23 @@ def test_parts_come_largest_first():
 
 def test_lines_are_at_most_as_wide_as_the_console():
     assert max(len(line) for line in printed(DOCUMENT).splitlines()) <= 100
+
+
+def test_long_remarks_are_wrapped_between_words():
+    text = printed({**DOCUMENT, "assumed": ["no published step was compared " * 8]})
+    lines = text[text.index("assumed:") :].splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[1].startswith("  ")
+
+
+def test_no_number_has_three_hundred_digits():
+    huge = {**DOCUMENT, "model_tflops_per_gpu": 1e290, "days": 1e300, "step_time_s": 1e300}
+    assert max(len(word) for word in printed(huge).split()) < 40
+
+
+@pytest.mark.parametrize("term", ["replica class", "rank class", "critical path", "slow GPUs"])
+def test_definitions_name_the_terms_of_the_report_and_the_files(term):
+    assert f"\n{term} " in printed(DOCUMENT, definitions=True)
 
 
 def test_plain_output_has_no_escape_codes():

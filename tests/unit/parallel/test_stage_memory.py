@@ -19,6 +19,7 @@ from clustersim.parallel.memory import (
     logits_bytes,
     memory_of,
 )
+from clustersim.parallel.shape import rank_shape
 from clustersim.parallel.shards import chunk_parameters
 from clustersim.spec.scenario import Scenario
 from tests.training_scenarios import SMALL_LLAMA, scenario_of
@@ -95,6 +96,23 @@ def test_without_dropout_masks_and_dropped_out_probabilities_are_not_kept() -> N
     assert less == pytest.approx(2 * SBH + 3 * A * S * S * B, rel=1e-9)
 
 
+@pytest.mark.parametrize(("dropout", "each"), [(False, 6), (True, 7)])
+def test_scores_that_the_fused_softmax_does_not_take_keep_an_fp32_softmax(
+    dropout: bool, each: int
+) -> None:
+    # The fp32 softmax (4) and the 16-bit probabilities (2), or with dropout their dropped-out copy
+    # (2) and its mask (1).
+    long = scenario_of(
+        {"max_positions": 8192},
+        {},
+        {"micro_batch": 1, "sequence_length": 8192, "dropout": dropout},
+        {"attention": "fused_softmax"},
+    )
+    assert rank_shape(long).attention == "fp32_softmax"
+    core = kept(long) - kept(long, "selective")
+    assert core == pytest.approx(each * A * 8192**2, rel=1e-9)
+
+
 def test_flash_attention_keeps_one_fp32_statistic_a_row() -> None:
     core = kept(gpt(8, attention="flash_2")) - kept(gpt(8), "selective")
     assert core == pytest.approx(4 * S * B * A / 8, rel=1e-9)
@@ -149,6 +167,34 @@ def test_the_fp32_copy_of_the_logits_goes_with_the_fused_loss() -> None:
         for on in (False, True)
     )
     assert unfused - fused == 4 * S * B * 8192 / 8
+
+
+@pytest.mark.parametrize(
+    ("plan", "in_flight"),
+    [
+        pytest.param({"schedule": "1f1b"}, 1, id="1f1b"),
+        pytest.param({"schedule": "gpipe"}, 8, id="gpipe"),
+        pytest.param({"schedule": "interleaved", "virtual_stages": 2}, 1, id="interleaved"),
+        pytest.param(
+            {"schedule": "interleaved", "virtual_stages": 2, "pipeline_parallel": 8},
+            8,
+            id="interleaved, as many micro-batches as stages",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("fused", "softmax", "passing"), [(False, 4, 4), (True, 2, 2)])
+def test_every_micro_batch_in_flight_keeps_its_loss_and_one_has_gradients(
+    plan: dict[str, Any], in_flight: int, fused: bool, softmax: int, passing: int
+) -> None:
+    scenario = scenario_of(
+        {"layers": 16},
+        {"pipeline_parallel": 4} | plan,
+        {"global_batch": 8},
+        {"fused_cross_entropy": fused},
+    )
+    held = memory_of(scenario).by_stage["logits"][-1]
+    logits, norm = S * 8192, 2 * 2 * S * H  # input and output of the final norm
+    assert held == in_flight * (softmax * logits + norm) + passing * logits
 
 
 def test_only_the_last_stage_holds_logits() -> None:
@@ -250,9 +296,10 @@ def test_the_total_is_the_sum_of_its_terms() -> None:
 
 def test_a_process_adds_its_context_and_a_share_for_fragments() -> None:
     memory = memory_of(scenario_of())
-    allocated = float(memory.allocated_bytes[0])
-    expected = allocated * (1 + FRAGMENTATION) + CONTEXT_BYTES
+    live = float(memory.live_bytes[0])
+    expected = live * (1 + FRAGMENTATION) + CONTEXT_BYTES
     assert memory.terms()["total"] == pytest.approx(expected, rel=1e-12)
+    assert memory.needed_bytes[0] == memory.terms()["total"]
 
 
 def test_the_worst_stage_is_the_one_that_is_reported() -> None:

@@ -51,8 +51,8 @@ def test_the_straggler_is_named_by_host_stage_and_replica(slow: Result) -> None:
 
 def test_one_slow_gpu_costs_the_job_less_than_its_slowdown(slow: Result, uniform: Result) -> None:
     assert 1.0 < slow.step_time_s / uniform.step_time_s < 1.1
-    assert slow.document["rank_classes"] == 2
-    assert uniform.document["rank_classes"] == 1
+    assert slow.document["replica_classes"] == 2
+    assert uniform.document["replica_classes"] == 1
     assert slow.document["breakdown_s"]["straggler"] > 0.0
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from clustersim.parallel.shape import RankShape, rank_shape
 from clustersim.workload import ends
 from clustersim.workload.layer import Segments
 from clustersim.workload.operators import Category
-from clustersim.workload.shapes import RankShape, rank_shape
 from tests.training_scenarios import scenario_of
 
 TOKENS, HIDDEN, VOCAB = 2 * 512, 1024, 8192

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from clustersim.model.transformer import attention_context, attention_weights, mlp_weights
+from clustersim.parallel.shape import RankShape, rank_shape
 from clustersim.workload.layer import Segments, layer_backward, layer_forward
 from clustersim.workload.operators import Category, Collective, Kernel, KernelKind
-from clustersim.workload.shapes import RankShape, rank_shape
 from tests.training_scenarios import SMALL_LLAMA, scenario_of
 
 TOKENS, HIDDEN, HEADS = 2 * 512, 1024, 16

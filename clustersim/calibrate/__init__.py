@@ -1,0 +1,1 @@
+"""Measured data in, coefficients with a pedigree out: profiles of devices and files of links."""

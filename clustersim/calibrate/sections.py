@@ -1,0 +1,82 @@
+"""Sections of a profile by path: ``gemm/bf16`` is ``profile.gemm["bf16"]``, ``launch`` a record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from clustersim.cost.measured.family import Coefficient
+from clustersim.spec.base import Record
+from clustersim.spec.profile import Profile
+
+
+def section_of(profile: Profile, section: str) -> Record | None:
+    """The record of a section, or None where the profile has none."""
+    head, _, key = section.partition("/")
+    value = getattr(profile, head, None)
+    if key:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Record) else None
+
+
+def with_section(profile: Profile, section: str, record: Record) -> Profile:
+    """A profile in which a section is another record; nothing is checked."""
+    head, _, key = section.partition("/")
+    value = {**(getattr(profile, head) or {}), key: record} if key else record
+    return profile.model_copy(update={head: value})
+
+
+def read_values(record: Record, coefficients: Sequence[Coefficient]) -> list[float]:
+    """Free numbers of a section; in the middle of its bounds where the record leaves one open."""
+    values = [(getattr(record, coefficient.name), coefficient) for coefficient in coefficients]
+    return [_middle(bounds) if value is None else float(value) for value, bounds in values]
+
+
+def _middle(bounds: Coefficient) -> float:
+    if bounds.low > 0:
+        return math.sqrt(bounds.low * bounds.high)
+    return (bounds.low + bounds.high) / 2
+
+
+def with_values(
+    record: Record, coefficients: Sequence[Coefficient], values: Iterable[float]
+) -> Record:
+    """A record with other numbers; nothing is checked."""
+    pairs = zip(coefficients, values, strict=True)
+    return record.model_copy(update={coefficient.name: value for coefficient, value in pairs})
+
+
+def find_start(
+    section: str, profile: Profile, others: Iterable[Profile]
+) -> tuple[Record, str] | None:
+    """Starting values of a section and where they come from.
+
+    Parameters
+    ----------
+    section : str
+        Path.
+    profile : Profile
+        Asked first.
+    others : iterable of Profile
+        Asked in turn for the same section; then `profile` for another key of the same group.
+
+    Returns
+    -------
+    (Record, str) or None
+        The origin is "" where the profile itself has the section.
+    """
+    own = section_of(profile, section)
+    if own is not None:
+        return own, ""
+    for other in others:
+        found = section_of(other, section)
+        if found is not None:
+            return found, f"profile {other.name}"
+    head, _, key = section.partition("/")
+    group: Any = getattr(profile, head, None)
+    if key and isinstance(group, Mapping):
+        for name, record in group.items():
+            if isinstance(record, Record):
+                return record, f"{head}/{name}"
+    return None

@@ -1,0 +1,206 @@
+"""Time of attention while decoding: one new token a sequence over a paged KV cache.
+
+A thread block reads the keys and values of one KV head of one sequence once, for all query heads
+that share it. Long contexts are split among blocks until the SMs are full. Left out: page tables
+and page rounding, the schedule of a library version, several new tokens a sequence.
+
+References
+----------
+.. [1] T. Dao, D. Haziza, F. Massa and G. Sizov, "Flash-Decoding for long-context inference,"
+   PyTorch blog, 2023.
+.. [2] N. Shazeer, "Fast Transformer Decoding: One Write-Head is All You Need," arXiv:1911.02150.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.errors import ModelDomainError
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+from clustersim.spec.profile_attention import DecodeCoefficients, decode_sections, pick
+
+Array = NDArray[np.float64]
+OVERLAP = 3.0  # exponent of the smooth maximum of work, longest block and memory
+QUERY_BYTES = 2.0  # queries and results
+L2_SHARPNESS = 6.0  # how abruptly a working set that is read in turn falls out of L2
+
+
+@dataclass(frozen=True)
+class DecodeShapes:
+    """Batches of one-token queries on one rank, each field an ndarray (n,).
+
+    Attributes
+    ----------
+    sequences : ndarray
+        Sequences of the batch.
+    total_keys, longest_keys : ndarray
+        Keys seen by all sequences together, and by the one that sees most: a sliding window
+        bounds what a sequence sees.
+    longest_context : ndarray
+        Keys held for the longest sequence, seen or not: what splits are chosen by.
+    heads, kv_heads, head_dim : ndarray
+    """
+
+    sequences: Array
+    total_keys: Array
+    longest_keys: Array
+    longest_context: Array
+    heads: Array
+    kv_heads: Array
+    head_dim: Array
+
+
+@dataclass(frozen=True)
+class DecodeTimes:
+    """Time of each batch and its terms, each an ndarray (n,). [s]
+
+    Attributes
+    ----------
+    total_s : ndarray
+    compute_s : ndarray
+        Thread blocks: setup and keys through the SMs.
+    memory_s : ndarray
+        Traffic beyond L2.
+    launch_s : ndarray
+        Floor of the call and combination of splits.
+    """
+
+    total_s: Array
+    compute_s: Array
+    memory_s: Array
+    launch_s: Array
+
+
+def batch_contexts(
+    contexts: NDArray[np.generic], starts: NDArray[np.integer], window: float = 0.0
+) -> tuple[Array, Array, Array]:
+    """Sequences, total keys and longest keys of batches of unequal contexts.
+
+    Parameters
+    ----------
+    contexts : ndarray (s,)
+        Keys of every sequence, batch after batch.
+    starts : ndarray of int (n,)
+        Index of each batch's first sequence, rising; no batch is empty.
+    window : float
+        Sliding window, 0 is none. [tokens]
+
+    Returns
+    -------
+    tuple of ndarray (n,)
+    """
+    starts = np.asarray(starts, dtype=np.int64)
+    keys = np.asarray(contexts, dtype=np.float64)
+    counts = np.diff(np.append(starts, keys.size))
+    if starts.size and (starts[0] != 0 or np.any(counts < 1)):
+        raise ModelDomainError(
+            f"starts of batches {starts.tolist()} over {keys.size} contexts: they begin at 0, "
+            "rise and leave no batch empty"
+        )
+    if window > 0:
+        keys = np.minimum(keys, window)
+    total, longest = np.add.reduceat(keys, starts), np.maximum.reduceat(keys, starts)
+    return counts.astype(np.float64), total, longest
+
+
+def l2_hit_fraction(working_set: Array, capacity_bytes: float) -> Array:
+    """Share of the traffic that hits L2 when a working set is read again and again.
+
+    Notes
+    -----
+    1 / (1 + (working set / capacity)^6): half at the capacity. Reading in turn through a cache
+    that drops the oldest line falls off at once; hashed sets and two partitions smear that.
+    """
+    return np.asarray(1.0 / (1.0 + (working_set / capacity_bytes) ** L2_SHARPNESS))
+
+
+def decode_s(
+    shapes: DecodeShapes,
+    device: Device,
+    profile: Profile,
+    kv_dtype: str = "bf16",
+    warm: bool = True,
+) -> DecodeTimes:
+    """Time of one-token attention over a KV cache.
+
+    Parameters
+    ----------
+    shapes : DecodeShapes
+        All at least 1; heads a multiple of kv_heads.
+    device, profile
+        The accelerator and its fitted behaviour.
+    kv_dtype : str
+        Datatype of the cache; arithmetic and queries have 16 bits.
+    warm : bool
+        The same cache is read again and again, as in a micro-benchmark: what fits in L2 stays.
+        Between the layers of a model it does not (False).
+
+    Returns
+    -------
+    DecodeTimes
+
+    Notes
+    -----
+    A unit is a KV head of a sequence with its group of query heads, or one query head where a
+    kernel does not pack that group [2]. U units are cut in p = clip(split_waves S / U, 1, context /
+    split_keys) pieces [1]. A block takes setup(d, group) + keys max(2 d bytes / block_bandwidth,
+    arithmetic at the dense peak). With W all blocks over S, L the longest and M the traffic beyond
+    L2, time = floor + split overhead (1 - split_keys / context) + (W^3 + L^3 + M^3)^(1/3). Contexts
+    of unequal length enter by their sum (W, M) and their longest (L). Domain: one new token.
+    """
+    group = shapes.heads / shapes.kv_heads
+    packed = pick("decode", profile.decode, kv_dtype)
+    sections = decode_sections(kv_dtype, group, packed.group_limit)
+    out = np.zeros((4, group.size))
+    for name in np.unique(sections):
+        rows = np.flatnonzero(sections == name)
+        part = replace(shapes, **{key: value[rows] for key, value in vars(shapes).items()})
+        c = pick("decode", profile.decode, str(name))
+        times = _kernel_s(part, device, c, kv_dtype, warm)
+        out[:, rows] = times.total_s, times.compute_s, times.memory_s, times.launch_s
+    return DecodeTimes(*out)
+
+
+def _kernel_s(
+    shapes: DecodeShapes, device: Device, c: DecodeCoefficients, kv_dtype: str, warm: bool
+) -> DecodeTimes:
+    """Steps of one kernel."""
+    kv_bytes = 2.0 * shapes.head_dim * dtype_bytes(kv_dtype)
+    blocks_s, most = _blocks_s(shapes, device, c, kv_bytes)
+    cache = shapes.total_keys * shapes.kv_heads * kv_bytes
+    moved = cache + 2.0 * QUERY_BYTES * shapes.sequences * shapes.heads * shapes.head_dim
+    hit = l2_hit_fraction(moved, c.l2_fraction * device.l2_cache) if warm else 0.0
+    memory_s = moved * (1.0 - hit) / (device.memory_bandwidth * c.memory_efficiency)
+    launch_s = c.kernel_floor_s + c.split_overhead_s * (1.0 - 1.0 / most)
+    total_s = launch_s + np.cbrt(blocks_s**OVERLAP + memory_s**OVERLAP)
+    return DecodeTimes(total_s, blocks_s, memory_s, launch_s)
+
+
+def _blocks_s(
+    shapes: DecodeShapes, device: Device, c: DecodeCoefficients, kv_bytes: Array
+) -> tuple[Array, Array]:
+    """Time of all thread blocks, and the most pieces a context is worth."""
+    group = shapes.heads / shapes.kv_heads
+    packed = group <= c.group_limit
+    heads = np.where(packed, shapes.kv_heads, shapes.heads)
+    rows = np.where(packed, group, 1.0)
+    units = shapes.sequences * heads
+    setup_s = c.block_setup_s + shapes.head_dim * (c.dim_setup_s + rows * c.element_setup_s)
+    most = np.maximum(shapes.longest_context / c.split_keys, 1.0)
+    pieces = np.clip(device.sms * c.split_waves / units, 1.0, most)
+    flop_s = 4.0 * rows * shapes.head_dim * device.sms / matrix_peak(device, "bf16")
+    key_s = np.maximum(kv_bytes / c.block_bandwidth, flop_s)
+    waves = units * pieces / device.sms
+    mean_s = setup_s + shapes.total_keys / shapes.sequences / pieces * key_s
+    keys = np.minimum(shapes.longest_keys, shapes.longest_context / pieces)
+    longest_s = setup_s + keys * key_s
+    import os
+    m=os.environ.get('MODE','ceil')
+    if m=='ceil': return np.maximum(np.ceil(waves-1e-9)*mean_s, longest_s), most
+    if m=='max': return np.maximum(waves*mean_s, longest_s), most
+    return np.cbrt((waves*mean_s)**3+longest_s**3), most

@@ -1,0 +1,193 @@
+"""Time of attention over whole prompts in a serving framework, and of encoders' attention.
+
+The call is a chain: queries, keys and values are rotated (and quantised) and the cache is written,
+then one thread block a tile of queries loops over keys. Left out: the tile schedule of a library
+version, keys split among blocks, head sizes of values that differ from those of keys.
+
+References
+----------
+.. [1] T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,"
+   arXiv:2307.08691, 2023.
+.. [2] J. Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and
+   Low-precision," arXiv:2407.08608, 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute.attention import AttentionShapes, visible_keys
+from clustersim.cost.compute.decode import l2_hit_fraction
+from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+from clustersim.spec.profile_attention import (
+    PrefillCoefficients,
+    bidirectional_sections,
+    pick,
+    prefill_sections,
+)
+
+Array = NDArray[np.float64]
+SOURCE_BYTES = 2.0  # queries, keys and values arrive, and results leave, in 16 bits
+OVERLAP = 3.0  # exponent of the smooth maximum of blocks and their traffic
+
+
+@dataclass(frozen=True)
+class AttentionTimes:
+    """Time of each call and its terms, each an ndarray (n,). [s]
+
+    Attributes
+    ----------
+    total_s : ndarray
+    compute_s : ndarray
+        Thread blocks of the kernel.
+    memory_s : ndarray
+        Traffic of the kernel and of the passes before it.
+    launch_s : ndarray
+        Floor of the call.
+    """
+
+    total_s: Array
+    compute_s: Array
+    memory_s: Array
+    launch_s: Array
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """Bytes of a call: through the kernel, in one pass before it, and held by both."""
+
+    kernel: Array
+    before: Array
+    held: Array
+
+
+def prefill_s(
+    shapes: AttentionShapes,
+    device: Device,
+    profile: Profile,
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+    warm: bool = True,
+) -> AttentionTimes:
+    """Time of attention over whole prompts, the passes that feed it included.
+
+    Parameters
+    ----------
+    shapes : AttentionShapes
+        q_len, kv_len, heads, head_dim >= 1; kv_len >= q_len where causal.
+    device, profile
+        The accelerator and its fitted behaviour.
+    dtype, kv_dtype : str
+        Of the arithmetic and of the cache.
+    warm : bool
+        The same buffers are used again and again, as in a micro-benchmark: what fits in L2 stays.
+
+    Returns
+    -------
+    AttentionTimes
+
+    Notes
+    -----
+    A block of t queries takes setup + t keys (4 d / rate + 1 / exponentials) [1, 2]; with W all
+    blocks over the SMs and L the longest, B = (W^1.5 + L^1.5)^(2/3). M is the traffic of q, k, v
+    and o. time = floor + passes + (B^3 + M^3)^(1/3): the passes run before the kernel. Domain: head
+    sizes up to 512, 16-bit inputs and outputs.
+    """
+    queries = shapes.batch * shapes.q_len * shapes.heads * shapes.head_dim
+    new = 2.0 * shapes.batch * shapes.q_len * shapes.kv_heads * shapes.head_dim
+    cache = 2.0 * shapes.batch * shapes.kv_len * shapes.kv_heads * shapes.head_dim
+    q_bytes, kv_bytes = dtype_bytes(dtype), dtype_bytes(kv_dtype)
+    kernel = queries * (SOURCE_BYTES + q_bytes) + cache * kv_bytes
+    source = (queries + new) * SOURCE_BYTES
+    before = source + queries * q_bytes + new * kv_bytes
+    sections = prefill_sections(dtype, kv_dtype, shapes.head_dim)
+    return _by_section(
+        shapes,
+        _Traffic(kernel, before, kernel + source),
+        sections,
+        lambda part, moved, name: _call_s(
+            part, moved, device, pick("prefill", profile.prefill, name), dtype, warm
+        ),
+    )
+
+
+def bidirectional_s(
+    shapes: AttentionShapes,
+    device: Device,
+    profile: Profile,
+    dtype: str = "bf16",
+    warm: bool = True,
+) -> AttentionTimes:
+    """Time of attention without a mask and without a cache, as in encoders.
+
+    Parameters, returns, model: as `prefill_s`, with the coefficients of `profile.bidirectional`
+    and `shapes.causal` false.
+    """
+    queries = shapes.batch * shapes.q_len * shapes.heads * shapes.head_dim
+    keys = shapes.batch * shapes.kv_len * shapes.kv_heads * shapes.head_dim
+    moved = 2.0 * (queries + keys) * dtype_bytes(dtype)
+    sections = bidirectional_sections(dtype, shapes.head_dim)
+    return _by_section(
+        shapes,
+        _Traffic(moved, moved, moved),
+        sections,
+        lambda part, traffic, name: _call_s(
+            part, traffic, device, pick("bidirectional", profile.bidirectional, name), dtype, warm
+        ),
+    )
+
+
+def _by_section(
+    shapes: AttentionShapes,
+    traffic: _Traffic,
+    sections: NDArray[np.str_],
+    price: Callable[[AttentionShapes, _Traffic, str], AttentionTimes],
+) -> AttentionTimes:
+    """Each section in one vectorised call."""
+    out = np.zeros((4, traffic.kernel.size))
+    for name in np.unique(sections):
+        rows = np.flatnonzero(sections == name)
+        part = replace(shapes, **{key: value[rows] for key, value in vars(shapes).items()})
+        moved = _Traffic(traffic.kernel[rows], traffic.before[rows], traffic.held[rows])
+        times = price(part, moved, str(name))
+        out[:, rows] = times.total_s, times.compute_s, times.memory_s, times.launch_s
+    return AttentionTimes(*out)
+
+
+def _call_s(
+    shapes: AttentionShapes,
+    traffic: _Traffic,
+    device: Device,
+    c: PrefillCoefficients,
+    dtype: str,
+    warm: bool,
+) -> AttentionTimes:
+    """Calls of one kernel."""
+    blocks_s = _blocks_s(shapes, device, c, dtype)
+    hit = l2_hit_fraction(traffic.held, c.l2_fraction * device.l2_cache) if warm else 0.0
+    byte_s = (1.0 - hit + hit / c.l2_ratio) / (device.memory_bandwidth * c.memory_efficiency)
+    kernel_s, passes_s = traffic.kernel * byte_s, c.passes * traffic.before * byte_s
+    launch_s = np.full(kernel_s.shape, c.kernel_floor_s)
+    total_s = launch_s + passes_s + np.cbrt(blocks_s**OVERLAP + kernel_s**OVERLAP)
+    return AttentionTimes(total_s, blocks_s, kernel_s + passes_s, launch_s)
+
+
+def _blocks_s(shapes: AttentionShapes, device: Device, c: PrefillCoefficients, dtype: str) -> Array:
+    """All thread blocks of a call: spread over the SMs, and not before the longest ends."""
+    d = np.ceil(shapes.head_dim / c.head_step) * c.head_step
+    blocks = np.ceil(shapes.q_len / c.q_tile)
+    all_keys, most_keys = visible_keys(shapes, float(c.q_tile))
+    rate = matrix_peak(device, dtype) * c.efficiency / device.sms
+    exponentials = c.exponentials_per_cycle * device.boost_clock
+    key_s = c.q_tile * (4.0 * d / rate + 1.0 / exponentials)
+    setup_s = c.block_setup_s + d * c.dim_setup_s
+    head_s = blocks * (setup_s + c.masked_keys * key_s) + all_keys * key_s
+    work_s = shapes.batch * shapes.heads * head_s / device.sms
+    longest_s = setup_s + (most_keys + c.masked_keys) * key_s
+    return np.asarray(np.cbrt((work_s * np.sqrt(work_s) + longest_s * np.sqrt(longest_s)) ** 2))

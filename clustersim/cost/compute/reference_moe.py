@@ -1,0 +1,112 @@
+"""Plain twins of the expert-layer models: one expert, one tile, one token at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import combinations
+
+TILE_ROWS = (16, 32, 64, 128, 256)
+TILE_COLUMNS = (128, 256)
+
+
+@dataclass(frozen=True)
+class ExpertMachine:
+    """What an expert layer meets; fields as the columns of `moe_row`."""
+
+    sms: int
+    sm_flop_per_s: float
+    weight_bytes_per_s: float
+    pass_bytes_per_s: float
+    weight_bytes: float
+    activation_bytes: float
+    l2_bytes: float
+    cache_ratio: float
+    sm_bytes_per_s: float
+    tile_fill_s: float
+    pair_s: float
+    sort_s: float
+    expert_s: float
+    kernel_floor_s: float
+
+
+@dataclass(frozen=True)
+class ExpertLayer:
+    """One rank's layer: its dims, tokens of all ranks, and the tokens of each of its experts."""
+
+    hidden: int
+    intermediate: int
+    gated: bool
+    tokens: int
+    top_k: int
+    expert_tokens: tuple[int, ...]
+
+
+def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
+    """Time of the layer, kernel after kernel. [s]"""
+    width = layer.intermediate * (2 if layer.gated else 1)
+    rows = sum(layer.expert_tokens)
+    memory_bytes_per_s = warm_bytes_per_s(layer, machine, width)
+    total_s = machine.kernel_floor_s
+    for columns, depth in ((width, layer.hidden), (layer.hidden, layer.intermediate)):
+        moved = 0.0
+        for tokens in layer.expert_tokens:
+            if tokens:
+                moved += columns * depth * machine.weight_bytes
+            moved += tokens * (depth * machine.activation_bytes + columns * 2)
+        tiles_s = min(
+            waves_s(layer.expert_tokens, machine, (high, wide), columns, depth)
+            for high in TILE_ROWS
+            for wide in TILE_COLUMNS
+        )
+        total_s += math.hypot(tiles_s, moved / memory_bytes_per_s)
+    permute = rows * layer.hidden * (2 + machine.activation_bytes)
+    activate = rows * (width * 2 + layer.intermediate * machine.activation_bytes)
+    reduce = rows * layer.hidden * 2 + layer.tokens * layer.hidden * 2
+    total_s += (permute + activate + reduce) / machine.pass_bytes_per_s
+    blocks = (layer.tokens / 256) ** 2
+    total_s += machine.pair_s * layer.tokens * layer.top_k
+    total_s += machine.sort_s * blocks / (1 + blocks)
+    return total_s + machine.expert_s * len(layer.expert_tokens)
+
+
+def warm_bytes_per_s(layer: ExpertLayer, machine: ExpertMachine, width: int) -> float:
+    """Rate of weights of which a share is still in L2 from the call before. [bytes/s]"""
+    working = 0.0
+    for tokens in layer.expert_tokens:
+        if tokens:
+            working += (width + layer.intermediate) * layer.hidden * machine.weight_bytes
+        working += tokens * (2 * layer.hidden + width) * machine.activation_bytes
+    held = 1 / (1 + (working / machine.l2_bytes) ** 2)
+    seconds = (1 - held) / machine.weight_bytes_per_s
+    return 1 / (seconds + held / (machine.weight_bytes_per_s * machine.cache_ratio))
+
+
+def waves_s(
+    expert_tokens: Sequence[int],
+    machine: ExpertMachine,
+    tile: tuple[int, int],
+    columns: int,
+    depth: int,
+) -> float:
+    """Time of the tiles of all experts, one a SM, wave after wave. [s]"""
+    high, wide = tile
+    tiles = 0
+    for tokens in expert_tokens:
+        tiles += -(-tokens // high) * -(-columns // wide)
+    operands = high * machine.activation_bytes + min(columns, wide) * machine.weight_bytes
+    step_s = max(2 * high * wide / machine.sm_flop_per_s, operands / machine.sm_bytes_per_s)
+    total_s = 0.0
+    while tiles > 0:
+        total_s += depth * step_s + machine.tile_fill_s
+        tiles -= machine.sms
+    return total_s
+
+
+def distinct_groups(groups: int, experts: int, top_k: int) -> Fraction:
+    """Mean number of groups that hold one of a token's experts, over all choices of experts."""
+    size = experts // groups
+    choices = list(combinations(range(experts), top_k))
+    return Fraction(sum(len({e // size for e in choice}) for choice in choices), len(choices))

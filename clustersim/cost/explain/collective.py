@@ -1,0 +1,203 @@
+"""One collective: latency, bandwidth, and the algorithms that lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.collectives.algorithms import COLLECTIVES, Wire, wires
+from clustersim.cost.collectives.pricing import bus_factor, collective_s, explain_collective
+from clustersim.cost.explain.parts import LEAST_GAIN
+from clustersim.cost.explain.record import Explanation, Hint, Roof, Site, Term, Trust
+from clustersim.errors import ModelDomainError
+from clustersim.hardware.paths import GroupPath, group_path
+from clustersim.spec.link import Link
+from clustersim.spec.profile import UNMEASURED_ERROR
+from clustersim.spec.resolve import load_link
+from clustersim.spec.suggest import did_you_mean
+from clustersim.spec.topology import Topology
+from clustersim.units import format_bytes, format_count, format_rate
+
+
+def explain_collective_op(
+    site: Site, collective: str, bytes: float, ranks: int, per_node: int | None = None
+) -> Explanation:
+    """Account for a collective alone on its group.
+
+    Parameters
+    ----------
+    site : Site
+        With its topology.
+    collective : str
+        all_reduce, all_gather, reduce_scatter, all_to_all, broadcast or send_recv.
+    bytes : float
+        Message by the nccl-tests convention, at least 1. [bytes]
+    ranks : int
+        At least 2.
+    per_node : int, optional
+        Members on each node; as many as it has GPUs by default.
+
+    Returns
+    -------
+    Explanation
+        Parts: latency (no bytes), bandwidth at the nominal rate, and what protocol and algorithm
+        make of it.
+    """
+    topology = site.topology
+    if topology is None:
+        raise ModelDomainError("a collective needs a topology")
+    members = group_members(topology, ranks, per_node)
+    if collective not in COLLECTIVES:
+        hint = did_you_mean(collective, COLLECTIVES, what="known")
+        raise ModelDomainError(f"unknown collective `{collective}`\n  fix: {hint}")
+    if collective == "send_recv" and ranks != 2:
+        raise ModelDomainError(f"send_recv is between 2 ranks, not {ranks}\n  fix: use --ranks 2")
+    if bytes < 1.0:
+        raise ModelDomainError(f"--bytes is {bytes:g}; a message holds at least one byte")
+    path = group_path(topology, members)
+    links = {name: load_link(name) for name in _link_names(path)}
+    told = explain_collective(collective, bytes, path, links)
+    factor = bus_factor(collective, ranks)
+    link, rate = _slowest_link(collective, path, links)
+    nominal_s = factor * bytes / rate
+    at_rate_s = min(nominal_s, told.bandwidth_s)
+    terms = (
+        Term("latency", told.latency_s, "launch, synchronisation, steps"),
+        Term(f"bytes at the rate of {link}", at_rate_s, f"{format_rate(rate)} a rank"),
+        Term(
+            "protocol and algorithm",
+            told.bandwidth_s - at_rate_s,
+            "flags, fences, own shard, congestion",
+        ),
+    )
+    ways = [Term(f"{a}, {p}", seconds) for a, p, seconds in told.rejected]
+    # In-switch reduction sends less than a ring and may pass the link rate in this measure.
+    peak = max(rate, factor * bytes / told.bandwidth_s)
+    bus = told.bus_bandwidth_bytes_per_s
+    return Explanation(
+        kind="collective",
+        title=f"{collective} of {format_bytes(bytes)} over {format_count(ranks)} ranks",
+        place=f"{topology.title} ({topology.name}), {_where(path)}",
+        dtype=site.dtype,
+        time_s=told.total_s,
+        training_s=None,
+        flop=0.0,
+        bytes=bytes,
+        peak_flop_per_s=None,
+        peak_bytes_per_s=rate,
+        rate_bytes_per_s=bus,
+        bound=f"network {'latency' if told.latency_s > told.bandwidth_s else 'bandwidth'}",
+        roof=Roof("size", bytes, bus, peak, factor / told.latency_s),
+        terms=tuple(term for term in terms if term.seconds > 0.0),
+        fixed_s=told.latency_s,
+        trust=_trust_in_links(_used_links(path, links)),
+        facts={
+            "algorithm": told.algorithm,
+            "protocol": told.protocol,
+            "algorithm_bandwidth_bytes_per_s": bytes / told.total_s,
+            "bus_bandwidth_bytes_per_s": bus,
+            "slowest_link": link,
+            "latency_equals_bandwidth_at_bytes": bytes * told.latency_s / told.bandwidth_s,
+            "switch_hops": path.switch_hops,
+        },
+        rejected=tuple(ways),
+        hints=_collective_hints(collective, bytes, (path, links), told.total_s),
+    )
+
+
+def group_members(topology: Topology, ranks: int, per_node: int | None) -> NDArray[np.int64]:
+    """Global ranks of a group: the first `per_node` GPUs of as many nodes as it takes."""
+    gpus = topology.node.gpus
+    share = per_node or min(ranks, gpus)
+    if ranks < 2:
+        raise ModelDomainError(f"--ranks {ranks}: a collective has at least 2 ranks")
+    if share > gpus:
+        raise ModelDomainError(
+            f"--per-node {share} is more than the {gpus} GPUs of a node of {topology.name}"
+        )
+    index = np.arange(ranks, dtype=np.int64)
+    if ranks > topology.nodes * share:
+        room = topology.nodes * share
+        fix = f"use at most {room} ranks" if room > 1 else "name a larger topology"
+        raise ModelDomainError(
+            f"{ranks} ranks, {share} on a node, do not fit {topology.name} (nodes: "
+            f"{topology.nodes}, GPUs of each: {gpus})\n  fix: {fix}"
+        )
+    return index // share * gpus + index % share
+
+
+def _link_names(path: GroupPath) -> list[str]:
+    names = {path.scale_up_link} | ({path.nic_link} if path.nodes > 1 else set())
+    return sorted(name for name in names if name)
+
+
+def _where(path: GroupPath) -> str:
+    if path.nodes == 1:
+        return "one node"
+    return f"{path.ranks_per_node} on each of {format_count(path.nodes)} nodes"
+
+
+def _slowest_link(collective: str, path: GroupPath, links: Mapping[str, Link]) -> tuple[str, float]:
+    """Link kind that limits, and the most bus bandwidth of a rank that it allows. [bytes/s]
+
+    Notes
+    -----
+    Between islands the rings of its `width` ranks share their adapters; of an all-to-all only
+    n - w of n pieces leave the island.
+    """
+    wire: Wire = next(wires(path, links))[1]
+    n, width = wire.ranks, wire.width
+    inner = path.scale_up_bytes_per_s if width > 1 else float("inf")
+    outer = float("inf")
+    if wire.islands > 1:
+        shares = {"all_to_all": (n - 1) / max(1, n - width), "send_recv": 1.0}
+        outer = path.nic_bytes_per_s * shares.get(collective, float(width))
+    if inner <= outer:
+        return path.scale_up_link, inner
+    return path.nic_link, outer
+
+
+def _used_links(path: GroupPath, links: Mapping[str, Link]) -> list[Link]:
+    """Links that the bytes of a group cross: inside its islands, and between them."""
+    wire = next(wires(path, links))[1]
+    inner = [links[path.scale_up_link]] if wire.width > 1 else []
+    return inner + ([links[path.nic_link]] if wire.islands > 1 else [])
+
+
+def _trust_in_links(links: Sequence[Link]) -> Trust:
+    """The link of the largest stated error speaks for all."""
+
+    def error_of(link: Link) -> float:
+        p = link.pedigree
+        stated = p.error if p.held_out_error is None else p.held_out_error
+        return UNMEASURED_ERROR if stated is None else stated
+
+    worst = max(links, key=error_of)
+    pedigree = worst.pedigree
+    evidence = "assumed: nothing of this link was measured"
+    if pedigree.held_out_error is not None:
+        evidence = f"held out: {pedigree.held_out}" if pedigree.held_out else "held out"
+    elif pedigree.error is not None:
+        evidence = "in sample"
+    return Trust(
+        worst.name, pedigree.basis, "collectives", pedigree.points, error_of(worst), evidence
+    )
+
+
+def _collective_hints(
+    collective: str, size_bytes: float, where: tuple[GroupPath, Mapping[str, Link]], now_s: float
+) -> tuple[Hint, ...]:
+    """Larger messages, and more ranks of a group on a node."""
+    tries = np.array([4.0, 16.0])
+    times_s = collective_s(collective, tries * size_bytes, *where)
+    found = [
+        Hint(f"messages of {format_bytes(t * size_bytes)} ({t:.0f} joined)", float(s), float(gain))
+        for t, s in zip(tries, times_s, strict=True)
+        if (gain := t * now_s / s - 1.0) > LEAST_GAIN
+    ]
+    half_s = float(collective_s(collective, size_bytes / 2.0, *where)[0])
+    if now_s / half_s - 1.0 > LEAST_GAIN:
+        found.append(Hint("half the bytes (narrower datatype)", half_s, now_s / half_s - 1.0))
+    return tuple(found)

@@ -1,0 +1,215 @@
+"""A kernel's time in parts, its bound, and how far to trust it.
+
+Every figure comes from the models that price a step. The parts of a kernel are found by taking one
+cause after the other out of the device or its profile (the floor of a launch, the power limit, the
+traffic with memory, ...) and pricing again: each part is what that step saves, and together they
+are the time. What is left at the end is the arithmetic, or the traffic, at the data sheet's rate.
+Left out: what a neighbour does to an operator (overlap, contention, a warm cache).
+
+References
+----------
+.. [1] S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful visual performance
+   model for multicore architectures," Commun. ACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute.gemm import matrix_peak
+from clustersim.cost.compute.pricing import Bound, kernel_s
+from clustersim.cost.explain.record import Explanation, Hint, Roof, Site, Term, Trust
+from clustersim.spec.profile import UNMEASURED_ERROR, FitError, Profile
+from clustersim.workload.operators import Kernel
+
+NO_LIMIT = 1e6  # a rate so many times the real one limits nothing
+POWER_SHARE = 0.05  # of the time; from here on the power limit is called the bound
+LEAST_FLOOR_S = 1e-9  # stands for a floor of nothing where a picture needs one
+LEAST_GAIN = 0.01  # of the rate; smaller gains are no advice
+
+# A cause that can be taken out: its name, a note, and the site without it.
+Cause = tuple[str, str, Callable[[Site], Site]]
+
+
+def without(group: str, **values: float) -> Callable[[Site], Site]:
+    """A change of coefficients of a group of the profile; names that it lacks change nothing."""
+
+    def change(site: Site) -> Site:
+        table = {
+            key: c.model_copy(update={k: v for k, v in values.items() if k in type(c).model_fields})
+            for key, c in getattr(site.profile, group).items()
+        }
+        return replace(site, profile=site.profile.model_copy(update={group: table}))
+
+    return change
+
+
+def endless_memory(site: Site) -> Site:
+    """The same device with a memory that never keeps it waiting."""
+    bandwidth = site.device.memory_bandwidth * NO_LIMIT
+    return replace(site, device=site.device.model_copy(update={"memory_bandwidth": bandwidth}))
+
+
+FLOOR = ("kernel floor", "launch, first and last instructions")
+POWER = ("power limit", "clock lowered to stay within it")
+TRAFFIC = ("memory traffic", "beyond what the arithmetic hides")
+
+
+def time_of(kernel: Kernel, site: Site, sustained: bool = False) -> float:
+    """Time of one kernel, in a micro-benchmark or in a training step. [s]"""
+    return float(kernel_s([kernel], site.device, site.profile, sustained).alone_s[0])
+
+
+def taken_apart(kernel: Kernel, site: Site, causes: Sequence[Cause]) -> tuple[list[Term], Site]:
+    """Parts of a kernel's time, found by taking causes out one after the other.
+
+    Returns
+    -------
+    terms : list of Term
+        What each cause costs, in the order of `causes`; what is left is not among them.
+    site : Site
+        Without any of the causes.
+    """
+    terms, before_s = [], time_of(kernel, site)
+    for name, note, change in causes:
+        site = change(site)
+        after_s = time_of(kernel, site)
+        terms.append(Term(name, before_s - after_s, note))
+        before_s = after_s
+    return terms, site
+
+
+def explained(
+    kernel: Kernel, site: Site, title: str, terms: Iterable[Term], operators: Sequence[str]
+) -> Explanation:
+    """Explain a kernel that `kernel_s` prices; `operators` are as in `trust_in`."""
+    cost = kernel_s([kernel], site.device, site.profile, sustained=False)
+    times = float(cost.alone_s[0]), time_of(kernel, site, sustained=True)
+    bound = Bound(int(cost.bound[0])).name.lower()
+    trust = trust_in(site.profile, kernel.kind.value.split("_")[0], operators)
+    head = (kernel.kind.value, title, bound)
+    return explanation(site, head, (kernel.flop, kernel.bytes), times, terms, trust)
+
+
+def explanation(
+    site: Site,
+    head: tuple[str, str, str],
+    work: tuple[float, float],
+    times_s: tuple[float, float],
+    terms: Iterable[Term],
+    trust: Trust,
+) -> Explanation:
+    """Put an explanation together: rates, shares and the roof follow from work and time.
+
+    Parameters
+    ----------
+    site : Site
+    head : tuple of str
+        Kind, title, bound ("compute", "memory" or "launch").
+    work : tuple of float
+        Arithmetic, which may be none, and least traffic. [FLOP], [bytes]
+    times_s : tuple of float
+        In a micro-benchmark, and in a training step. [s]
+    terms : iterable of Term
+        Parts of the first; those of no time are left out.
+    trust : Trust
+    """
+    (kind, title, bound), (flop, moved), device = head, work, site.device
+    parts = tuple(term for term in terms if term.seconds > 0.0)
+    power_s = sum(term.seconds for term in parts if term.name == POWER[0])
+    if bound == "compute" and power_s > POWER_SHARE * times_s[0]:
+        bound = "power limit"
+    floor_s = max(sum(term.seconds for term in parts if term.name == FLOOR[0]), LEAST_FLOOR_S)
+    peak = matrix_peak(device, site.dtype) if flop else None
+    if peak is not None:
+        bandwidth = device.memory_bandwidth
+        roof = Roof("intensity", flop / moved, flop / times_s[0], peak, bandwidth)
+    else:
+        roof = Roof("size", moved, moved / times_s[0], device.memory_bandwidth, 1.0 / floor_s)
+    return Explanation(
+        kind=kind,
+        title=title,
+        place=f"{device.title} ({device.name})",
+        dtype=site.dtype,
+        time_s=times_s[0],
+        training_s=times_s[1],
+        flop=flop,
+        bytes=moved,
+        peak_flop_per_s=peak,
+        peak_bytes_per_s=device.memory_bandwidth,
+        rate_bytes_per_s=moved / times_s[0],
+        bound=bound,
+        roof=roof,
+        terms=parts,
+        fixed_s=floor_s,
+        trust=trust,
+    )
+
+
+def trust_in(profile: Profile, group: str, operators: Sequence[str]) -> Trust:
+    """How far to trust a profile on an operator.
+
+    Parameters
+    ----------
+    profile : Profile
+    group : str
+        Key of the pedigree's origins.
+    operators : sequence of str
+        Names under which the pedigree may state an error, the most telling first; a name also
+        stands for longer ones that begin with it.
+
+    Returns
+    -------
+    Trust
+        With `UNMEASURED_ERROR` where nothing of the kind was measured.
+    """
+    pedigree = profile.pedigree
+    origin = pedigree.origins.get(group, "assumed")
+    found = next((e for name in operators for e in _named(pedigree.errors, name)), None)
+    if found is None or profile.derived:
+        text = f"assumed: no {operators[-1]} of this device was measured"
+        return Trust(profile.name, origin, operators[-1], 0, UNMEASURED_ERROR, text)
+    error = found.in_sample if found.held_out is None else found.held_out
+    evidence = "in sample" if found.held_out is None else "held out"
+    return Trust(profile.name, origin, found.operator, found.points, error, evidence)
+
+
+def _named(errors: Sequence[FitError], name: str) -> list[FitError]:
+    exact = [error for error in errors if error.operator == name]
+    return exact or [error for error in errors if error.operator.startswith(name)]
+
+
+def _rates(
+    site: Site, kernels: Sequence[Kernel]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times [s] and work a second of kernels: FLOP/s, or bytes/s where there is no arithmetic."""
+    alone_s = kernel_s(kernels, site.device, site.profile, sustained=False).alone_s
+    work = np.array([kernel.flop or kernel.bytes for kernel in kernels])
+    return alone_s, work / alone_s
+
+
+def best_of(site: Site, tries: Sequence[tuple[str, Kernel]]) -> list[tuple[str, Kernel]]:
+    """The try with the highest rate; the nearest of equals (within half a percent)."""
+    if not tries:
+        return []
+    _, rates = _rates(site, [kernel for _, kernel in tries])
+    good = np.flatnonzero(rates >= 0.995 * rates.max())
+    sizes = np.array([kernel.flop for _, kernel in tries])[good]
+    return [tries[good[np.argmin(sizes)]]]
+
+
+def better_hints(site: Site, tries: Sequence[tuple[str, Kernel]], rate: float) -> tuple[Hint, ...]:
+    """Tries that do more work a second, the best first."""
+    if not tries:
+        return ()
+    seconds, rates = _rates(site, [kernel for _, kernel in tries])
+    found = [
+        Hint(change, float(time_s), float(other / rate - 1.0))
+        for (change, _), time_s, other in zip(tries, seconds, rates, strict=True)
+        if other > (1.0 + LEAST_GAIN) * rate
+    ]
+    return tuple(sorted(found, key=lambda hint: -hint.gain_fraction))

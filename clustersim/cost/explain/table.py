@@ -1,0 +1,22 @@
+"""The kinds of operators that can be explained; one more kind is one more line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from clustersim.cost.explain.attention import explain_attention
+from clustersim.cost.explain.collective import explain_collective_op
+from clustersim.cost.explain.elementwise import explain_elementwise
+from clustersim.cost.explain.gemm import explain_gemm
+from clustersim.cost.explain.record import Explanation
+
+Explainer = Callable[..., Explanation]
+EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
+    {
+        "gemm": explain_gemm,
+        "attention": explain_attention,
+        "elementwise": explain_elementwise,
+        "collective": explain_collective_op,
+    }
+)

@@ -1,0 +1,93 @@
+"""Measured attention of one token a sequence, priced by `clustersim.cost.compute.decode`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.compute.gemm import dtype_bytes
+from clustersim.cost.measured.attention_rows import (
+    Names,
+    Rows,
+    by_names,
+    column,
+    no_variant,
+    text,
+)
+from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+from clustersim.spec.profile_attention import decode_sections
+
+# Query heads that a block serves: FlashAttention packs any group, the others up to 32.
+GROUP_LIMITS = {"flash_attention": 128}
+USUAL_LIMIT = 32
+
+COEFFICIENTS = (
+    Coefficient("block_setup_s", 1e-8, 3e-5),
+    Coefficient("dim_setup_s", 1e-11, 1e-7),
+    Coefficient("element_setup_s", 1e-13, 1e-8),
+    Coefficient("block_bandwidth", 5e8, 2e12),
+    Coefficient("split_waves", 0.25, 16.0),
+    Coefficient("split_keys", 8.0, 4096.0),
+    Coefficient("split_overhead_s", 1e-8, 3e-5),
+    Coefficient("memory_efficiency", 0.3, 1.0),
+    Coefficient("l2_fraction", 0.1, 3.0),
+    Coefficient("kernel_floor_s", 1e-7, 3e-5),
+)
+
+
+def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
+    """Batches of some rows: all sequences of a row have the same context."""
+    names = ("batch", "kv_len", "window", "q_heads", "kv_heads", "head_dim")
+    batch, context, window, heads, kv_heads, d = (column(columns, name)[rows] for name in names)
+    keys = np.where(window > 0, np.minimum(context, window), context)
+    return DecodeShapes(batch, batch * keys, keys, context, heads, kv_heads, d)
+
+
+def sections(columns: Columns) -> Names:
+    """`decode/` and the cache datatype of each row, single query heads apart.
+
+    FlashAttention has one kernel for all groups.
+    """
+    group = column(columns, "q_heads") / column(columns, "kv_heads")
+
+    def name(kv_dtype: str, kernel: str, rows: Rows) -> Names:
+        if kernel in GROUP_LIMITS:
+            return np.full(rows.size, f"decode/{kv_dtype}")
+        return np.char.add("decode/", decode_sections(kv_dtype, group[rows], USUAL_LIMIT))
+
+    return by_names(text(columns, "kv_dtype"), text(columns, "kernel"), name, "U64").astype(str)
+
+
+def coefficients(section: str) -> tuple[Coefficient, ...]:
+    """The same free coefficients in every section."""
+    return COEFFICIENTS
+
+
+def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
+    """Seconds of one call, cache warm."""
+
+    def price(kv_dtype: str, _: str, rows: Rows) -> Floats:
+        return decode_s(shapes_of(columns, rows), device, profile, kv_dtype).total_s
+
+    out = by_names(text(columns, "kv_dtype"), no_variant(columns), price, "f8")
+    return out.astype(np.float64)
+
+
+def size(columns: Columns) -> Floats:
+    """Keys and values read. [bytes]"""
+    shapes = shapes_of(columns, np.arange(len(columns["batch"])))
+    kv_bytes = np.array([dtype_bytes(name) for name in text(columns, "kv_dtype")])
+    return np.asarray(2.0 * shapes.total_keys * shapes.kv_heads * shapes.head_dim * kv_bytes)
+
+
+FAMILY = Family(
+    stem="attention_decode",
+    required=("kv_dtype", "batch", "kv_len", "q_heads", "kv_heads", "head_dim", "window"),
+    sections=sections,
+    coefficients=coefficients,
+    predict=predict,
+    size=size,
+    variant=no_variant,
+)

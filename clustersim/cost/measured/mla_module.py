@@ -1,0 +1,86 @@
+"""Rows of ``mla_module``: whole blocks of latent attention, by `cost.compute.mla_module`.
+
+The one model of the file, DeepSeek-V3, gives the widths.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute.mla import MlaShapes
+from clustersim.cost.compute.mla_module import MlaBlock, mla_module_s
+from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.cost.measured.mla_prefill import FIELDS, legal, mla_shapes
+from clustersim.errors import ModelDomainError
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+
+STEM = "mla_module"
+PHASES = ("prefill", "decode")
+MODEL = "deepseek-ai/DeepSeek-V3"
+COEFFICIENTS = (
+    Coefficient("small_operators_s", 1e-7, 3e-4),
+    Coefficient("passes", 0.01, 30.0),
+    Coefficient("projection_ratio", 0.5, 2.0),
+    Coefficient("attention_ratio", 0.5, 2.0),
+)
+
+
+def _sections(columns: Columns) -> NDArray[np.str_]:
+    phase = columns["phase"].astype(str)
+    known = np.isin(phase, PHASES) & legal(columns) & (columns["model"].astype(str) == MODEL)
+    known &= (phase == "prefill") | (columns["q_len"] == 1)
+    return np.where(known, np.strings.add(f"{STEM}/", phase), "")
+
+
+def _groups(columns: Columns) -> NDArray[np.str_]:
+    names = [columns[name].astype(str) for name in ("phase", "kv_dtype", "gemm_dtype")]
+    return np.strings.add(np.strings.add(names[0], "|"), np.strings.add(
+        np.strings.add(names[1], "|"), names[2]))  # fmt: skip
+
+
+def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
+    inside, groups = _sections(columns) != "", _groups(columns)
+    shapes = mla_shapes(columns)
+    seconds = np.full(inside.size, np.nan)
+    for group in np.unique(groups[inside]):
+        phase, kv_dtype, gemm_dtype = str(group).split("|")
+        if not _fitted(profile, phase, kv_dtype):
+            continue
+        mine = np.flatnonzero(inside & (groups == group))
+        chosen = MlaShapes(
+            shapes.batch[mine], shapes.q_len[mine], shapes.kv_len[mine], shapes.heads[mine]
+        )
+        try:
+            seconds[mine] = mla_module_s(
+                chosen, MlaBlock(phase, kv_dtype, gemm_dtype), device, profile
+            )
+        except ModelDomainError:
+            continue  # a device without matrix units for the datatype
+    return seconds
+
+
+def _fitted(profile: Profile, phase: str, kv_dtype: str) -> bool:
+    kernels = profile.mla_prefill if phase == "prefill" else profile.mla_decode
+    return phase in profile.mla_module and kv_dtype in kernels
+
+
+def _size(columns: Columns) -> Floats:
+    """Arithmetic of projections and attention, up to a factor."""
+    s = mla_shapes(columns)
+    tokens = s.batch * s.q_len
+    weights = 2112.0 * 7168.0 + s.heads * (192.0 * 1536.0 + 256.0 * 512.0 + 128.0 * 7168.0)
+    keys = np.where(columns["phase"].astype(str) == "prefill", s.kv_len * 160.0, s.kv_len * 1088.0)
+    return np.asarray(tokens * (weights + s.heads * keys))
+
+
+FAMILY = Family(
+    stem=STEM,
+    required=("phase", "kv_dtype", "gemm_dtype", "model", *FIELDS),
+    sections=_sections,
+    coefficients=lambda section: COEFFICIENTS,
+    predict=_predict,
+    size=_size,
+    variant=lambda columns: columns["phase"].astype(str),
+)

@@ -1,0 +1,156 @@
+"""Rows of ``training_kernels``: products and attention cores, forward and backward, warm devices.
+
+Priced like a training step (`kernel_s` with `sustained`), without the gap before the first kernel.
+Products of experts are one launch for each expert, as libraries without grouped kernels issue
+them; their weight gradient reduces over the tokens, which the schema calls m. Attention with values narrower than keys is priced
+at the mean of both head sizes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.compute import kernel_s
+from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.cost.measured.gemm import PRODUCT
+from clustersim.errors import ModelDomainError
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
+from clustersim.workload.operators import Category, Kernel, KernelKind
+
+SUFFIX = "_training"
+PRODUCTS = tuple(f"{kind}_{way}" for kind in ("gemm", "grouped_gemm") for way in
+                 ("fwd", "dgrad", "wgrad"))  # fmt: skip
+CORES = {
+    "attention_fwd": KernelKind.ATTENTION_FORWARD,
+    "attention_bwd": KernelKind.ATTENTION_BACKWARD,
+}
+FULL_PRECISION = {"fp32": 4.0}  # bytes of an accumulator; 2 for the rest
+CORE_COEFFICIENTS = (
+    Coefficient("forward_efficiency", 0.05, 1.0),
+    Coefficient("backward_efficiency", 0.05, 1.0),
+)
+
+
+def _sections(columns: Columns) -> NDArray[np.str_]:
+    ops = np.asarray(columns["op"]).astype(str)
+    dtypes = np.asarray(columns["dtype"]).astype(str)
+    names = np.char.add(np.char.add("gemm/", dtypes), SUFFIX)
+    names = np.where(np.isin(ops, PRODUCTS), names, "")
+    devices = np.asarray(columns["device"]).astype(str)
+    cores = np.array([f"attention/{_generation(device)}" for device in devices], dtype=np.str_)
+    return np.where(np.isin(ops, list(CORES)), cores, names)
+
+
+def _generation(device: str) -> str:
+    return "flash_2" if device.startswith(("a", "v", "l", "rtx")) else "flash_3"
+
+
+def _coefficients(section: str) -> tuple[Coefficient, ...]:
+    return CORE_COEFFICIENTS if section.startswith("attention") else PRODUCT
+
+
+def _kernel(row: dict[str, float], op: str, dtype: str, out: str, generation: str) -> Kernel:
+    """One row as a kernel of a training step."""
+    batch = int(row["batch"])
+    if op in CORES:
+        factor = 4.0 if op.endswith("fwd") else 10.0
+        heads, width = row["q_heads"], (row["head_dim"] + row["v_head_dim"]) / 2
+        pairs = row["q_len"] * row["kv_len"] / (2.0 if row["causal"] else 1.0)
+        return Kernel(
+            name=op,
+            kind=CORES[op],
+            category=Category.ATTENTION,
+            dtype=dtype,
+            flop=factor * batch * heads * pairs * width,
+            bytes=4.0 * batch * row["q_len"] * width * (heads + row["kv_heads"]),
+            batch=batch,
+            q_len=int(row["q_len"]),
+            kv_len=int(row["kv_len"]),
+            heads=int(heads),
+            kv_heads=int(row["kv_heads"]),
+            head_dim=int(width),
+            causal=bool(row["causal"]),
+            variant=generation,
+        )
+    m, n, k = row["m"], row["n"], row["k"]
+    if op == "grouped_gemm_wgrad":
+        m, n, k = n, k, m
+    result = FULL_PRECISION.get(out, 2.0) * (2.0 if row["accumulate"] else 1.0)
+    return Kernel(
+        name=op,
+        kind=KernelKind.GEMM,
+        category=Category.MATMUL,
+        dtype=dtype,
+        flop=2.0 * m * n * k,
+        bytes=2.0 * (m * k + k * n) + result * m * n,
+        m=int(m),
+        n=int(n),
+        k=int(k),
+        launches=batch,
+        variant=op.rpartition("_")[2],
+    )
+
+
+def _is_legal(row: dict[str, float], op: str) -> bool:
+    core = ("batch", "q_len", "kv_len", "q_heads", "kv_heads", "head_dim", "v_head_dim")
+    names = core if op in CORES else ("batch", "m", "n", "k")
+    return all(np.isfinite(row[name]) and row[name] >= 1 for name in names)
+
+
+def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
+    ops, dtypes, out = (
+        np.asarray(columns[name]).astype(str) for name in ("op", "dtype", "out_dtype")
+    )
+    profile = _for_training(profile)
+    generation = "flash_3" if "flash_3" in profile.attention else "flash_2"
+    numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in NUMBERS}
+    times, priced, kernels = np.full(ops.size, np.nan), [], []
+    for index, op in enumerate(ops):
+        row = {name: float(column[index]) for name, column in numbers.items()}
+        if (op in CORES or op in PRODUCTS) and _is_legal(row, op):
+            priced.append(index)
+            kernels.append(_kernel(row, op, str(dtypes[index]), out[index], generation))
+    if not kernels:
+        return times
+    try:
+        costs = kernel_s(kernels, device, profile)
+    except ModelDomainError:
+        return times  # no such matrix units, no such generation of attention
+    times[priced] = costs.alone_s - profile.kernel_gap_s
+    return times
+
+
+def _for_training(profile: Profile) -> Profile:
+    """Put the coefficients of warm products in the place of those of short benchmarks."""
+    own = {
+        name.removesuffix(SUFFIX): c for name, c in profile.gemm.items() if name.endswith(SUFFIX)
+    }
+    return profile.model_copy(update={"gemm": {**profile.gemm, **own}}) if own else profile
+
+
+def _size(columns: Columns) -> Floats:
+    numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in NUMBERS}
+    product = numbers["m"] * numbers["n"] * numbers["k"]
+    core = numbers["q_len"] * numbers["kv_len"] * numbers["q_heads"] * numbers["head_dim"]
+    return 2.0 * numbers["batch"] * np.where(np.isfinite(product), product, core)
+
+
+def _variant(columns: Columns) -> NDArray[np.str_]:
+    return np.asarray(columns["op"]).astype(str)
+
+
+NUMBERS = (
+    "batch", "m", "n", "k", "accumulate", "q_len", "kv_len", "q_heads", "kv_heads", "head_dim",
+    "v_head_dim", "causal",
+)  # fmt: skip
+FAMILY = Family(
+    stem="training_kernels",
+    required=("op", "dtype", "out_dtype", *NUMBERS),
+    sections=_sections,
+    coefficients=_coefficients,
+    predict=_predict,
+    size=_size,
+    variant=_variant,
+)

@@ -1,0 +1,99 @@
+"""Fitted behaviour of attention in serving: prefill, decoding over a KV cache, encoders.
+
+Training kernels have records of their own (`AttentionCoefficients`): a serving framework adds
+passes that rotate, copy and quantise around its kernels. Where one library holds several kernels
+for a datatype, each has a section: the functions below name the section of a shape.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from clustersim.errors import ModelDomainError
+from clustersim.spec.base import BytesPerS, Record, Seconds
+
+T = TypeVar("T")
+Share = Annotated[float, Field(gt=0, le=1)]
+Array = NDArray[np.float64]
+Names = NDArray[np.str_]
+
+FP8_HEADS = (128.0, 192.0)  # head sizes, least and most, that fp8 kernels are tuned for
+WHOLE_HEADS = 16.0  # head sizes that are no multiple of this run in kernels of older generations
+
+
+class PrefillCoefficients(Record):
+    """How attention over whole sequences runs, for one kernel and pair of datatypes."""
+
+    efficiency: Share = Field(description="share of the dense peak in the products of a block")
+    q_tile: int = Field(gt=0, description="query rows of one thread block")
+    head_step: int = Field(gt=0, description="head sizes are padded to a multiple of this")
+    exponentials_per_cycle: float = Field(
+        gt=0, description="softmax: exponentials of one SM in a clock cycle, at the boost clock"
+    )
+    masked_keys: float = Field(ge=0, description="keys a block visits in vain, behind its mask")
+    block_setup_s: Seconds = Field(ge=0, description="start and finish of one thread block")
+    dim_setup_s: Seconds = Field(ge=0, description="more of it for each element of a head")
+    passes: float = Field(
+        ge=0, description="passes over queries, keys and values, in and out, before the kernel"
+    )
+    memory_efficiency: Share = Field(description="share of the memory bandwidth beyond L2")
+    l2_ratio: float = Field(ge=1, description="rate of traffic inside L2 over that beyond it")
+    l2_fraction: float = Field(gt=0, description="working set, over L2, of which half hits")
+    kernel_floor_s: Seconds = Field(ge=0, description="least time of the call")
+
+
+class DecodeCoefficients(Record):
+    """How one-token attention over a KV cache runs, for one kernel and cache datatype."""
+
+    group_limit: int = Field(
+        gt=0, description="query heads of one KV head that a block serves together"
+    )
+    block_setup_s: Seconds = Field(ge=0, description="start and finish of one thread block")
+    dim_setup_s: Seconds = Field(ge=0, description="more of it for each element of a head")
+    element_setup_s: Seconds = Field(ge=0, description="more for each element of its queries")
+    block_bandwidth: BytesPerS = Field(gt=0, description="keys and values into one thread block")
+    split_waves: float = Field(gt=0, description="blocks on each SM that splitting aims at")
+    split_keys: float = Field(gt=0, description="fewest keys that a split is worth")
+    split_overhead_s: Seconds = Field(ge=0, description="combination of split results")
+    memory_efficiency: Share = Field(description="share of the memory bandwidth beyond L2")
+    l2_fraction: float = Field(gt=0, description="working set, over L2, of which half hits")
+    kernel_floor_s: Seconds = Field(ge=0, description="least time of the call")
+
+
+def prefill_sections(dtype: str, kv_dtype: str, head_dim: Array) -> Names:
+    """Section of each prefill: arithmetic, cache where it differs, and untuned fp8 head sizes."""
+    name = dtype if dtype == kv_dtype else f"{dtype}_kv_{kv_dtype}"
+    tuned = (head_dim >= FP8_HEADS[0]) & (head_dim <= FP8_HEADS[1])
+    return np.where(tuned | (dtype != "fp8"), name, f"{name}_other_heads")
+
+
+def decode_sections(kv_dtype: str, group: Array, group_limit: int) -> Names:
+    """Section of each decoding step: blocks of a whole group, or `single` query heads."""
+    grouped = (group > 1) & (group <= group_limit)
+    return np.where(grouped, kv_dtype, f"{kv_dtype}_single")
+
+
+def bidirectional_sections(dtype: str, head_dim: Array) -> Names:
+    """Section of each encoder core: head sizes that are no multiple of 16 have their own."""
+    return np.where(head_dim % WHOLE_HEADS == 0, dtype, f"{dtype}_odd_heads")
+
+
+def pick(what: str, table: dict[str, T], section: str) -> T:
+    """Coefficients of a section, or of the plainest kernel of its datatype, or of 16 bits.
+
+    Raises
+    ------
+    ModelDomainError
+        The table has none of them.
+    """
+    for key in (section, section.split("_")[0], "bf16"):
+        if key in table:
+            return table[key]
+    raise ModelDomainError(
+        f"no {what} coefficients for {section!r}; the profile has "
+        f"{', '.join(sorted(table)) or 'none'}"
+    )

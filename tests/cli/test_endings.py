@@ -1,0 +1,122 @@
+"""How the program ends: read by nobody, stopped, told to stop, or with a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import invoke
+
+PROGRAM = (sys.executable, "-m", "clustersim")
+PATIENCE_S = 60.0
+
+POOL = """\
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+import clustersim.cli.app
+from clustersim.cli.main import main
+
+def work(_):
+    time.sleep(100)
+
+def stuck(**_):
+    with ProcessPoolExecutor(2) as pool:
+        futures = [pool.submit(work, i) for i in range(8)]
+        print(*pool._processes, flush=True)
+        [future.result() for future in futures]
+
+clustersim.cli.app.app = stuck
+main()
+"""
+
+
+def start(*words: str, **options) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, **options)
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_workers_do_not_outlive_the_program(number, code):
+    program = start(sys.executable, "-c", POOL)
+    assert program.stdout is not None
+    workers = [int(word) for word in program.stdout.readline().split()]
+    assert len(workers) == 2
+    program.send_signal(number)
+    _, said = program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == code
+    assert "Traceback" not in said
+    assert not any(is_running(worker) for worker in workers)
+
+
+def test_ctrl_c_during_a_command_is_one_line(monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clustersim.run.simulate", interrupted)
+    assert invoke("run", "smallest", code=130).stderr.splitlines()[-1] == "stopped by Ctrl-C"
+
+
+def test_ctrl_c_during_imports_is_one_line():
+    code = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from clustersim.cli.main import main\n"
+        "main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (130, "stopped by Ctrl-C\n")
+
+
+@pytest.mark.parametrize("words", [("run", "smallest"), ("run", "smallest", "--json")])
+def test_reader_that_went_away_is_no_answer(words):
+    read, write = os.pipe()
+    os.close(read)
+    program = subprocess.run(
+        [*PROGRAM, *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert program.returncode == 141
+    assert program.stderr.splitlines()[1:] == []  # one line where the run takes a second
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [("run", "smallest"), ("run", "smallest", "--json")])
+def test_full_output_is_named(words):
+    with open("/dev/full", "w") as full:
+        program = subprocess.run(
+            [*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert program.returncode == 2
+    said = program.stderr.splitlines()[-2:]
+    assert said[0] == "output: No space left on device"
+    assert said[1].startswith("  fix: ")
+
+
+def test_program_ends_soon_after_it_is_told(tmp_path):
+    program = start(*PROGRAM, "validate", "--jobs", "2", cwd=tmp_path)
+    time.sleep(1.0)
+    program.terminate()
+    program.communicate(timeout=PATIENCE_S)
+    assert program.returncode in (143, -signal.SIGTERM)  # the latter before it listens
