@@ -30,6 +30,8 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Override a field; may be given again."),
 ]
+
+
 def named_folder(text: str) -> Path:
     """A folder as it was typed; the empty text is not one."""
     if not text.strip():

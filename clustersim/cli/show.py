@@ -190,15 +190,13 @@ def _costs(scenario: Scenario) -> Document:
     }
 
 
-_ROWS = "a row is all templates of one name; mean: of one op"
-_SUM = "sum: all ops, one rank a stage"
 LEGENDS = {
-    Stage.PROGRAM: f"{_ROWS}; {_SUM}",
-    Stage.COSTS: f"{_ROWS} alone on a nominal GPU; {_SUM}\n"
-    "compute is stretched by a slow GPU, fixed is not; drag is what it takes of the kernels beside",
+    Stage.PROGRAM: "a row is all templates of one name; mean: of one op; sum: of all ops, one rank "
+    "a stage",
+    Stage.COSTS: "a row is all templates of one name; mean: of one op; sum: of all ops, one rank "
+    "a stage\nalone = compute, stretched by a slow GPU, and fixed, which is not; drag: taken from "
+    "kernels beside",
 }
-MOST_STAGES = 8  # columns of the table of memory; of more, the first, fullest and last are shown
-TERM_NAMES = {"cached_blocks_bytes": "cached blocks, returned on demand"}
 GROUP_COLUMNS = (
     "group",
     "ranks",

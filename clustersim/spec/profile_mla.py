@@ -48,6 +48,13 @@ class MlaDecodeCoefficients(Record):
     group_s: Seconds = Field(ge=0, description="bookkeeping of one sequence and group of heads")
     query_passes: float = Field(ge=1, description="times that queries and results are moved")
     kernel_floor_s: Seconds = Field(ge=0, description="least time of the call")
+    head_tile: int = Field(default=64, gt=0, description="heads that one thread block serves")
+    group_reads: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the cache that a further group of heads reads from memory again",
+    )
 
 
 class MlaModuleCoefficients(Record):

@@ -28,6 +28,7 @@ PREFILL = MlaPrefillCoefficients(
 DECODE = MlaDecodeCoefficients(
     efficiency=0.7, memory_efficiency=0.9, l2_ratio=1.5, key_s=2e-8, tail_fraction=0.1, splits=32,
     split_overhead_s=9e-7, group_s=2e-8, query_passes=1.9, kernel_floor_s=1.2e-5,
+    head_tile=16, group_reads=0.4,
 )  # fmt: skip
 ROWS = ElementwiseCoefficients(
     bandwidth_efficiency=0.9, kernel_floor_s=1e-6, sm_bandwidth=4e10, l2_fraction=0.7, ramp_s=4e-7,
@@ -69,7 +70,7 @@ def test_cache_is_its_twin(batch: int, kv_len: int, heads: int) -> None:
     kernel = reference_mla.CacheKernel(
         2.0, DEVICE.memory_bandwidth, DECODE.l2_ratio, DECODE.key_s, DECODE.tail_fraction,
         int(DECODE.splits), DECODE.split_overhead_s, DECODE.group_s, DECODE.query_passes,
-        DECODE.kernel_floor_s,
+        DECODE.kernel_floor_s, DECODE.head_tile, DECODE.group_reads,
     )  # fmt: skip
     core = reference_mla.LatentCore(batch, 1, kv_len, heads)
     met = machine(DECODE_L2_FRACTION, DECODE.memory_efficiency, DECODE.efficiency)

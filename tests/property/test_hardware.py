@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -15,10 +12,8 @@ from clustersim.hardware.fabric import plan_fabric
 from clustersim.hardware.graph import bisection_bytes_per_s
 from clustersim.hardware.paths import group_path, nic_of, pair_path
 from clustersim.hardware.routes import route, switches_crossed
+from tests.hardware_clusters import cluster_of
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "hardware"))
-
-from hardware_clusters import cluster_of
 
 
 @st.composite

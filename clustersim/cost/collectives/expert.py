@@ -106,7 +106,7 @@ def exchange_s(call: Exchange, device: Device, c: ExchangeCoefficients) -> Array
     Notes
     -----
     T = base + expert_s experts + node_s (nodes - 1) + bytes / chunk + first + moved, with moved =
-    (sm^4 + link^4 + nic^4)^(1/4) over all tokens. SMs copy D copies of a token (D distinct ranks, or
+    (sm^4 + link^4 + nic^4)^(1/4) over all tokens. SMs copy D copies of a token (D distinct ranks or
     top_k) and read it once, and forward `forward_ratio` N more between nodes (N distinct nodes);
     first is the time of an SM's first `chunk_tokens`, which nothing overlaps. Links carry what
     leaves the rank inside its node, adapters what leaves the node. Low-latency kernels give

@@ -29,7 +29,6 @@ from clustersim.spec.profile_mla import MlaDecodeCoefficients, MlaPrefillCoeffic
 
 Array = NDArray[np.float64]
 KEY_STEP = 64.0  # keys are visited in tiles of 64
-HEAD_STEP = 64.0  # heads that one block of a decoding kernel serves, padded
 DECODE_L2_FRACTION = 0.8  # cache, over L2, of which half is found there again; assumed
 ROOF_POWER = 4.0  # smooth maxima of decoding
 OVERLAP_POWER = 4.0  # blocks of a prompt and their traffic hide each other
@@ -121,7 +120,12 @@ def mla_prefill_s(
 
 
 def mla_cache_s(
-    shapes: MlaShapes, sizes: MlaSizes, kv_dtype: str, device: Device, profile: Profile
+    shapes: MlaShapes,
+    sizes: MlaSizes,
+    kv_dtype: str,
+    device: Device,
+    profile: Profile,
+    library: str = "",
 ) -> Array:
     """Time of `mla_decode_s` with the kernel that a device has for each row.
 
@@ -134,12 +138,17 @@ def mla_cache_s(
         As for `mla_decode_s`.
     profile : Profile
         Its `mla_decode` has the datatype.
+    library : str
+        Where it has kernels of its own (``bf16_triton`` for "triton"), else "".
 
     Returns
     -------
     ndarray (n,)
         Time of one call. [s]
     """
+    own = profile.mla_decode.get(f"{kv_dtype}_{library}") if library else None
+    if own is not None:
+        return mla_decode_s(shapes, sizes, kv_dtype, device, own)
     plain = mla_decode_s(shapes, sizes, kv_dtype, device, profile.mla_decode[kv_dtype])
     wide = profile.mla_decode.get(f"{kv_dtype}{WIDE}")
     if wide is None:
@@ -175,18 +184,20 @@ def mla_decode_s(
 
     Notes
     -----
-    g = batch ceil(heads/64) blocks read the cache. Work W = 2 g 64 (2 latent + rotary) keys / rate
-    and the cache's traffic D make R = (W^4 + D^4)^(1/4). A lone block takes key_s a key; s splits
+    g = batch ceil(heads/t) blocks of t heads read the cache, those of one sequence mostly out of
+    L2 (`group_reads`). Work W = 2 g t (2 latent + rotary) keys / rate and the traffic D of the
+    cache make R = (W^4 + D^4)^(1/4). A lone block takes key_s a key; s splits
     [3]_ leave it L = max(keys/s, 64) key_s, and longer where splits make gs blocks exceed the SMs.
     The time is the least over s = 1, 2, 4 ... of ((R + tail L)^4 + L^4)^(1/4) + overhead log2 s,
     plus floor, bookkeeping of g groups and `query_passes` of queries and results, which stay in L2
     if the cache leaves them room. Every term grows with every shape, and so does the least.
     """
     c = coefficients
-    groups = shapes.batch * np.ceil(shapes.heads / HEAD_STEP)
+    tile, of_one = float(c.head_tile), np.ceil(shapes.heads / c.head_tile)
+    groups = shapes.batch * of_one
     keys = np.ceil(shapes.kv_len / KEY_STEP) * KEY_STEP
     width = 2.0 * sizes.latent + sizes.rotary
-    work = 2.0 * groups * HEAD_STEP * width * keys
+    work = 2.0 * groups * tile * width * keys
     work_s = work / (arithmetic_peak(device, kv_dtype) * c.efficiency)
     cached = shapes.batch * shapes.kv_len * (sizes.latent + sizes.rotary) * dtype_bytes(kv_dtype)
     rates = (
@@ -194,7 +205,8 @@ def mla_decode_s(
         c.l2_ratio,
         DECODE_L2_FRACTION * device.l2_cache,
     )
-    roof_s = _norm(work_s, l2_traffic_s(cached, cached, rates), ROOF_POWER)
+    read = cached * (1.0 + c.group_reads * (of_one - 1.0))
+    roof_s = _norm(work_s, l2_traffic_s(read, cached, rates), ROOF_POWER)
     best_s = np.full(roof_s.shape, np.inf)
     for split in SPLITS:
         if split > c.splits:

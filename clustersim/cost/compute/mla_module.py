@@ -33,6 +33,7 @@ class MlaBlock:
     kv_dtype: str
     gemm_dtype: str
     sizes: MlaSizes = DEEPSEEK_V3
+    library: str = ""  # of the decoding kernel, where not the usual one: "triton"
 
 
 def mla_module_s(shapes: MlaShapes, block: MlaBlock, device: Device, profile: Profile) -> Array:
@@ -96,7 +97,7 @@ def module_parts_s(
     if block.phase == "prefill":
         prefill = profile.mla_prefill[block.kv_dtype]
         return products_s, mla_prefill_s(shapes, s, block.kv_dtype, device, prefill)
-    return products_s, mla_cache_s(shapes, s, block.kv_dtype, device, profile)
+    return products_s, mla_cache_s(shapes, s, block.kv_dtype, device, profile, block.library)
 
 
 def products(shapes: MlaShapes, block: MlaBlock) -> tuple[list[Product], list[Product]]:

@@ -61,7 +61,7 @@ FORMATS = {
     # 4 bits and one scale of 8 bits for 16 elements
     "nvfp4": Format(0.5625, 0.5625, ("nvfp4", "fp8", *HALF), 2.5625, splits=False),
     # 4 bits and one scale of 8 bits for 32 elements
-    "mxfp4": Format(0.53125, 0.53125, ("mxfp4", "nvfp4", "fp8", *HALF), 2.53125, splits=False),
+    "mxfp4": Format(0.53125, 0.53125, ("nvfp4", "fp8", *HALF), 2.53125, splits=False),
     "w4a16_mxfp4": Format(2.0, 0.53125, HALF),
     "w4a8_mxfp4_mxfp8": Format(1.03125, 0.53125, ("fp8", *HALF), 3.03125, splits=False),
     "int8": Format(1.0, 1.0, ("int8", *HALF)),

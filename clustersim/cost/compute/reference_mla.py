@@ -52,6 +52,8 @@ class CacheKernel:
     group_s: float
     query_passes: float
     kernel_floor_s: float
+    head_tile: int
+    group_reads: float
 
 
 def prompt_s(core: LatentCore, machine: LatentMachine, kernel: PromptKernel) -> float:
@@ -74,11 +76,13 @@ def prompt_s(core: LatentCore, machine: LatentMachine, kernel: PromptKernel) -> 
 
 def cache_s(core: LatentCore, machine: LatentMachine, kernel: CacheKernel) -> float:
     """Time of one new token a sequence, with the best number of splits. [s]"""
-    groups = core.batch * math.ceil(core.heads / 64)
+    of_one = math.ceil(core.heads / kernel.head_tile)
+    groups = core.batch * of_one
     keys = 64 * math.ceil(core.kv_len / 64)
-    work_s = groups * 64 * keys * 2 * (576 + 512) / machine.flop_per_s
+    work_s = groups * kernel.head_tile * keys * 2 * (576 + 512) / machine.flop_per_s
     stored = core.batch * core.kv_len * 576 * kernel.cache_element_bytes
-    read_s = cached_s(stored, stored, machine, machine.memory_bytes_per_s, kernel.l2_ratio)
+    read = stored + (of_one - 1) * kernel.group_reads * stored
+    read_s = cached_s(read, stored, machine, machine.memory_bytes_per_s, kernel.l2_ratio)
     roof_s = (work_s**4 + read_s**4) ** (1 / 4)
     best_s, split = math.inf, 1
     while split <= kernel.splits:

@@ -19,6 +19,7 @@ from clustersim.spec.profile import Profile
 STEM = "mla_module"
 PHASES = ("prefill", "decode")
 MODEL = "deepseek-ai/DeepSeek-V3"
+LIBRARIES = {"TRITON_MLA": "triton"}  # labels of kernels with coefficients of their own
 COEFFICIENTS = (
     Coefficient("small_operators_s", 1e-7, 3e-4),
     Coefficient("passes", 0.01, 30.0),
@@ -35,9 +36,11 @@ def _sections(columns: Columns) -> NDArray[np.str_]:
 
 
 def _groups(columns: Columns) -> NDArray[np.str_]:
-    names = [columns[name].astype(str) for name in ("phase", "kv_dtype", "gemm_dtype")]
-    return np.strings.add(np.strings.add(names[0], "|"), np.strings.add(
-        np.strings.add(names[1], "|"), names[2]))  # fmt: skip
+    groups = columns["phase"].astype(str)
+    for name in ("kv_dtype", "gemm_dtype", "kernel"):
+        if name in columns:
+            groups = np.strings.add(np.strings.add(groups, "|"), columns[name].astype(str))
+    return groups
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
@@ -45,7 +48,7 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     shapes = mla_shapes(columns)
     seconds = np.full(inside.size, np.nan)
     for group in np.unique(groups[inside]):
-        phase, kv_dtype, gemm_dtype = str(group).split("|")
+        phase, kv_dtype, gemm_dtype, *kernel = str(group).split("|")
         if not _fitted(profile, phase, kv_dtype):
             continue
         mine = np.flatnonzero(inside & (groups == group))
@@ -53,9 +56,9 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
             shapes.batch[mine], shapes.q_len[mine], shapes.kv_len[mine], shapes.heads[mine]
         )
         try:
-            seconds[mine] = mla_module_s(
-                chosen, MlaBlock(phase, kv_dtype, gemm_dtype), device, profile
-            )
+            library = LIBRARIES.get("".join(kernel), "")
+            block = MlaBlock(phase, kv_dtype, gemm_dtype, library=library)
+            seconds[mine] = mla_module_s(chosen, block, device, profile)
         except ModelDomainError:
             continue  # a device without matrix units for the datatype
     return seconds

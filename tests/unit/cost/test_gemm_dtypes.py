@@ -49,7 +49,7 @@ def test_a_measured_name_is_a_device(name):
 def test_narrow_weights_halve_a_product_that_reads_nothing_else():
     wide = time_s("w8a16_int", 1, 65536, 16384)
     narrow = time_s("w4a16_int", 1, 65536, 16384)
-    assert narrow == pytest.approx(wide / 2, rel=0.1)
+    assert narrow == pytest.approx(wide / 2, rel=0.15)
 
 
 def test_weights_alone_are_narrow_on_a_device_without_narrow_units():
@@ -80,9 +80,9 @@ def test_weights_whose_sets_fill_l2_stay_there():
     l40s = load_device("l40s")
     warm = profile_with("bf16", cache_fraction=1.0, cache_speedup=3.0)
     fills = l40s.l2_cache / 2 / 2 / 4096  # columns: two sets of weights are the whole cache
-    inside_s = time_s("bf16", 1, fills - 16, 4096, profile=warm, device=l40s)
+    inside_s = time_s("bf16", 1, fills, 4096, profile=warm, device=l40s)
     beyond_s = time_s("bf16", 1, fills * 1.25, 4096, profile=warm, device=l40s)
-    cold_s = time_s("bf16", 1, fills - 16, 4096, profile=profile_with("bf16"), device=l40s)
+    cold_s = time_s("bf16", 1, fills, 4096, profile=profile_with("bf16"), device=l40s)
     assert inside_s < 0.7 * cold_s
     assert beyond_s > 1.2 * cold_s
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 import pytest
-from hardware_clusters import cluster_of, megascale
+from tests.hardware_clusters import cluster_of, megascale
 
 from clustersim.errors import CapacityError, PlacementError
 from clustersim.hardware.cluster import LinkKind, VertexKind, build_cluster

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from hardware_clusters import GBIT, cluster_of, megascale
+from tests.hardware_clusters import GBIT, cluster_of, megascale
 
 from clustersim.errors import CapacityError, PlacementError, SpecError
 from clustersim.hardware.fabric import plan_fabric
