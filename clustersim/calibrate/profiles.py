@@ -370,7 +370,7 @@ def _pedigree(
             ),
             *(f"before: {source}" for source in (() if start.sibling else old.fitted_to)),
         ),
-        parameters=max(count, 0 if start.sibling else old.parameters),
+        parameters=count,
         origins=origins,
         errors=(*(error for item in fitted for error in _errors(item)), *errors),
         notes=_notes(start, fits, seed),
@@ -410,7 +410,8 @@ def _notes(start: Start, fits: Sequence[SectionFit], seed: int) -> str:
     whose = "another device's profile" if start.sibling else "the profile"
     lines = [
         f"Calibrated from {whose} {name} (seed {seed}); soft L1 on log(predicted / measured). "
-        "Held out means five folds over shapes; for the largest tenth, a fit to the others."
+        "Held out means five folds over shapes; for the largest tenth, a fit to the others. Parameters "
+        "are those fitted here."
     ]
     moved = [f"{item.section} from {item.start}" for item in fits if item.record and item.start]
     if moved:

@@ -25,8 +25,9 @@ class Shelf(StrEnum):
 
 
 LEGENDS = {
-    Shelf.LINKS: "simple efficiency: share of the nominal rate that a ring over the Simple protocol "
-    "reaches;\nnominal rates belong to clusters and devices, see list topologies",
+    Shelf.TOPOLOGIES: "rates in one direction; nics: all adapters of a node together",
+    Shelf.LINKS: "simple efficiency: share of the nominal rate that a ring over the Simple "
+    "protocol reaches;\nnominal rates belong to clusters and devices, see list topologies",
 }
 
 

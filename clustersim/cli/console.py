@@ -100,7 +100,7 @@ def answering() -> Iterator[None]:
         say("stopped by Ctrl-C")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         raise typer.Exit(BROKEN_PIPE) from None
     except SimulationError as error:
         _give_up(error)
@@ -123,11 +123,11 @@ def _refuse_file(error: OSError) -> None:
         say(f"{error.filename}: {reason}")
     else:
         say(f"output: {reason}\n  fix: make room there, or write to another place")
-        _discard_output()
+        discard_output()
     raise typer.Exit(BAD_INPUT) from None
 
 
-def _discard_output() -> None:
+def discard_output() -> None:
     """Send what is still to be written nowhere, so that the end of the program cannot fail."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

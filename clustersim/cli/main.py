@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from types import FrameType
 
-INTERRUPTED, TERMINATED = 130, 143  # 128 and the number of the signal
+INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # 128 and the number of the signal
+BAD_OUTPUT = 2
+LOOK_EVERY_S = 0.5  # a worker, for the process that forked it
 
 
 def main() -> None:
     """Entry point of the ``clustersim`` program."""
+    output = sys.stdout
     try:
         listen()
         from clustersim.cli.app import app
@@ -23,6 +28,16 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    except SystemExit:
+        if sys.stdout is not output:  # typer replaces it where help finds no reader
+            sys.exit(BROKEN_PIPE)
+        raise
+    except OSError as error:  # help that cannot be written; commands answer for themselves
+        from clustersim.cli.console import discard_output
+
+        print(f"output: {error.strerror or error}", file=sys.stderr)
+        discard_output()
+        sys.exit(BAD_OUTPUT)
 
 
 def listen() -> None:
@@ -35,9 +50,17 @@ def listen() -> None:
 
 
 def _be_a_worker() -> None:
-    """Leave the answer to Ctrl-C to the process that forked this one, and die when told to."""
+    """Leave the answer to Ctrl-C to the parent; die when told to, and when left alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """End this process soon after its parent has gone, even by SIGKILL."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_EVERY_S)
+    os._exit(TERMINATED)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -197,6 +197,8 @@ LEGENDS = {
     "a stage\nalone = compute, stretched by a slow GPU, and fixed, which is not; drag: taken from "
     "kernels beside",
 }
+MOST_STAGES = 8  # columns of the table of memory; of more, the first, fullest and last are shown
+TERM_NAMES = {"cached_blocks_bytes": "cached blocks, returned on demand"}
 GROUP_COLUMNS = (
     "group",
     "ranks",

@@ -58,7 +58,9 @@ def validate_command(
         typer.Argument(metavar="FILE", help="Files or folders; without: the shipped cases."),
     ] = None,
     json: AsJson = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")] = 1,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; results do not depend on it.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +90,7 @@ def validate_command(
         elif reference is not None:
             _reference(reference, json, out)
         else:
-            _cases(files, json, jobs, out)
+            _cases(files, json, jobs or 1, out)
 
 
 def _check_choice(files: list[Path] | None, measured: Path | None, reference: Path | None) -> None:
@@ -121,7 +123,7 @@ def _cases(files: list[Path] | None, json: bool, jobs: int, out: Path | None) ->
         raise typer.Exit(console.NO)
 
 
-def _measured(folder: Path, json: bool, jobs: int, out: Path | None) -> None:
+def _measured(folder: Path, json: bool, jobs: int | None, out: Path | None) -> None:
     from clustersim.validate.measured import render_measured, validate_measured
 
     with console.progress(f"pricing the rows of {folder}"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from clustersim.spec.base import BytesPerS, Record, Seconds
 
+PairsComputed = Literal["own", "reached", "all"]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -28,10 +29,10 @@ class MoeCoefficients(Record):
     sort_s: Seconds = Field(ge=0, description="further kernels that sort more than 256 tokens")
     expert_s: Seconds = Field(ge=0, description="scheduling of one local expert")
     kernel_floor_s: Seconds = Field(ge=0, description="least time of the layer's kernels")
-    whole_tokens: bool = Field(
-        default=False,
-        description="the kernel multiplies all pairs of a token that reaches the rank, also those "
-        "of experts elsewhere",
+    computed: PairsComputed = Field(
+        default="own",
+        description="pairs that the kernel multiplies: of the rank's own experts, of tokens that "
+        "have one of them (reached), or all",
     )
 
 

@@ -6,6 +6,7 @@ micro-benchmark: one call on an idle device, at the clock of a short kernel.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,18 +19,13 @@ from numpy.typing import NDArray
 
 from clustersim.cost.measured.catalogue import STEMS, families
 from clustersim.cost.measured.family import Family
-from clustersim.cost.measured.rows import (
-    Rows,
-    by_device,
-    known_device,
-    missing_columns,
-    read_rows,
-)
+from clustersim.cost.measured.rows import Rows, known_device, read_rows
 from clustersim.errors import ClusterSimError, Problem, SpecError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_profile
 
+FEW_ROWS = 200_000  # priced sooner than processes start
 SAMPLE = 400  # points of one plot
 FRACTIONS = frozenset(("median_ape", "mape", "p90_ape", "max_ape", "bias"))
 COLUMNS = (
@@ -108,33 +104,32 @@ def measured_files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (order.get(path.stem, len(order)), path.name))
 
 
-def validate_measured(folder: Path, jobs: int = 1) -> MeasuredReport:
+def validate_measured(folder: Path, jobs: int | None = None) -> MeasuredReport:
     """Compare every row of a directory with its prediction.
 
     Parameters
     ----------
     folder : Path
         Parquet files in the measured schema, one a family; further columns are ignored.
-    jobs : int
-        Processes; the result does not depend on it.
+    jobs : int, optional
+        Processes; the result does not depend on it. By default one a core, one in all for few rows.
 
     Raises
     ------
     SpecError
         For every file that cannot be read or lacks a column.
     """
-    files = measured_files(folder)
-    if jobs > 1 and len(files) > 1:
-        largest_first = sorted(files, key=lambda path: -path.stat().st_size)
+    parts = plan(measured_files(folder))
+    if jobs is None:
+        few = sum(part.rows for part in parts) < FEW_ROWS
+        jobs = 1 if few else os.cpu_count() or 1
+    if jobs > 1 and len(parts) > 1:
+        order = sorted(range(len(parts)), key=lambda index: -parts[index].rows)
         with ProcessPoolExecutor(max_workers=jobs) as pool:
-            found = dict(zip(largest_first, pool.map(_attempt, largest_first), strict=True))
-        results = [found[path] for path in files]
+            found = dict(zip(order, pool.map(compare, [parts[i] for i in order]), strict=True))
+        reports = [found[index] for index in range(len(parts))]
     else:
-        results = [_attempt(path) for path in files]
-    problems = [problem for result in results if isinstance(result, list) for problem in result]
-    if problems:
-        raise SpecError(problems)
-    reports = [result for result in results if isinstance(result, MeasuredReport)]
+        reports = [compare(part) for part in parts]
     return MeasuredReport(
         groups=tuple(group for report in reports for group in report.groups),
         reasons=tuple(reason for report in reports for reason in report.reasons),
@@ -142,39 +137,69 @@ def validate_measured(folder: Path, jobs: int = 1) -> MeasuredReport:
     )
 
 
-def _attempt(path: Path) -> MeasuredReport | list[Problem]:
-    """One file, or what is wrong with it."""
-    try:
-        return compare_file(path)
-    except SpecError as error:
-        return list(error.problems)
+@dataclass(frozen=True)
+class Part:
+    """The rows of one device in one file."""
+
+    path: Path
+    device: str
+    rows: int
 
 
-def compare_file(path: Path) -> MeasuredReport:
-    """Compare the rows of one file; its stem names the family."""
-    found, missing = families([path.stem])
-    family = found.get(path.stem)
-    rows = read_rows(path, path.stem)
-    lacking = missing_columns(rows, family.required if family else ())
-    if lacking:
-        fix = "the schema of measured rows has them; sections by file name"
-        raise SpecError([Problem(f"column {name} is missing", fix, str(path)) for name in lacking])
-    groups: list[dict[str, Any]] = []
-    reasons: list[tuple[str, str, str, int]] = []
-    clouds: list[Cloud] = []
-    for device, part in by_device(rows):
-        predicted_s, why = _predict(part, device, family, missing.get(path.stem, ""))
-        measured_s = part.columns["latency_s"].astype(np.float64)
-        error = _errors(predicted_s, measured_s)
-        open_rows = int((~np.isfinite(error)).sum())
-        if open_rows:
-            text = why or "outside the domain of the model"
-            reasons.append((device, path.stem, text, open_rows))
-        variant = family.variant(part.columns) if family else _own_variant(part)
-        groups += _groups(device, path.stem, part, variant, error)
-        if open_rows < part.count:
-            clouds.append(_cloud(device, part, predicted_s, error))
-    return MeasuredReport(tuple(groups), tuple(reasons), tuple(clouds))
+def plan(files: Iterable[Path]) -> list[Part]:
+    """Look into files: the devices of each, by name.
+
+    Raises
+    ------
+    SpecError
+        For every file that cannot be read or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts: list[Part] = []
+    problems: list[Problem] = []
+    for path in files:
+        family = families([path.stem])[0].get(path.stem)
+        needed = ("device", "latency_s", *(family.required if family else ()))
+        try:
+            file = pq.ParquetFile(path)
+            names = file.schema_arrow.names
+            lacking = [name for name in needed if name not in names]
+            counts = {} if lacking else _counts(file.read(columns=["device"]).column(0))
+        except pa.ArrowInvalid as error:
+            problems.append(Problem(f"cannot be read: {error}", "give Parquet files", str(path)))
+            continue
+        fix = f"the family {path.stem} needs it"
+        problems += [Problem(f"column {name} is missing", fix, str(path)) for name in lacking]
+        parts += [Part(path, name, counts[name]) for name in sorted(counts)]
+    if problems:
+        raise SpecError(problems)
+    return parts
+
+
+def _counts(names: Any) -> dict[str, int]:
+    """Rows of each device of a column; "" where it is missing."""
+    found = names.cast("string").fill_null("").value_counts().to_pylist()
+    return {entry["values"]: entry["counts"] for entry in found}
+
+
+def compare(part: Part) -> MeasuredReport:
+    """Compare the rows of one device in one file; the file's stem names the family."""
+    stem, device = part.path.stem, part.device
+    found, missing = families([stem])
+    family = found.get(stem)
+    rows = read_rows(part.path, stem, device)
+    predicted_s, why = _predict(rows, device, family, missing.get(stem, ""))
+    error = _errors(predicted_s, rows.columns["latency_s"].astype(np.float64))
+    variant = family.variant(rows.columns) if family else _own_variant(rows)
+    open_rows = int((~np.isfinite(error)).sum())
+    why = why or "outside the domain of the model"
+    return MeasuredReport(
+        groups=tuple(_groups(device, stem, rows, variant, error)),
+        reasons=((device, stem, why, open_rows),) if open_rows else (),
+        clouds=(_cloud(device, rows, predicted_s, error),) if open_rows < rows.count else (),
+    )
 
 
 def _predict(

@@ -8,8 +8,8 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from clustersim.cli.console import BUG
 from clustersim.cli.app import app
+from clustersim.cli.console import BUG
 
 runner = CliRunner()
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from clustersim.analysis.explanation import print_explanation
-from clustersim.cli.explain import KINDS
 from clustersim.cli.app import app
+from clustersim.cli.explain import KINDS
 from clustersim.cost.explain.table import EXPLAINERS
 
 runner = CliRunner()

@@ -183,9 +183,10 @@ def gemm_s(
     -----
     Of each tile (a, b) in `TILES`, T = batch ceil(m/a) ceil(n/b) tiles run on S SMs in ceil(T/S)
     waves. A wave lasts k step + epilogue; step is the longer of the arithmetic 2ab/rate and the
-    operands (a+b) bytes / sm_bandwidth, never below step_latency. A split of k in s pieces runs ceil(sT/S) shorter waves and
-    pays for writing and reading partial sums. The best choice, tiles_s, meets the traffic as
-    (tiles_s^3 + traffic_s^3)^(1/3) (or squares: overlap_norm), and the power limit flop / power_flop_per_s as an 8-norm; the
+    operands (a+b) bytes / sm_bandwidth, never below step_latency. A split of k in s pieces runs
+    ceil(sT/S) shorter waves and pays for writing and reading partial sums. The best choice,
+    tiles_s, meets the traffic as (tiles_s^3 + traffic_s^3)^(1/3), or as squares where overlap_norm
+    is 2, and the power limit flop / power_flop_per_s as an 8-norm; the
     limit is felt by x/(1+x), x = t / power_ramp. Domain: 1 <= m, n, k <= 2^20.
     """
     m, n, k, batch = shape

@@ -224,7 +224,7 @@ def _memory_bytes(
     written = results * c.write_ratio
     missed = miss_fraction(working + weights, kept) * (activations + written)
     missed = missed + miss_fraction(working + sets * weights, kept) * weights
-    return missed + (activations + weights + written - missed) / c.cache_speedup
+    return np.asarray(missed + (activations + weights + written - missed) / c.cache_speedup)
 
 
 def _quantise_s(
@@ -241,7 +241,7 @@ def _quantise_s(
     missed = miss_fraction(product_bytes + ARRIVING_BYTES * elements, kept)
     moved = elements * form.quantise_bytes * (missed + (1.0 - missed) / c.cache_speedup)
     passes_s = moved / (device.memory_bandwidth * c.quantise_efficiency)
-    return c.quantise_floor_s + m * batch * c.quantise_row_s + passes_s
+    return np.asarray(c.quantise_floor_s + m * batch * c.quantise_row_s + passes_s)
 
 
 def _tiles_s(

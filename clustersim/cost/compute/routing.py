@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.errors import ModelDomainError
+from clustersim.spec.profile_moe import PairsComputed
 
 Array = NDArray[np.float64]
 
@@ -93,7 +94,7 @@ def expert_loads(
     top_k: Array,
     ranks: Array,
     exponent: Array,
-    whole_tokens: bool = False,
+    computed: PairsComputed = "own",
 ) -> ExpertLoads:
     """Loads of the rank with the most tokens.
 
@@ -105,9 +106,9 @@ def expert_loads(
         Routed experts, experts per token, ranks that share the experts.
     exponent : ndarray (n,)
         Exponent of the popularity of experts; 0 is balanced.
-    whole_tokens : bool
-        The kernel multiplies all top_k pairs of each token that reaches the rank, also those of
-        experts elsewhere, instead of the pairs of its own experts.
+    computed : {"own", "reached", "all"}
+        What the kernel multiplies: pairs of the rank's own experts, all pairs of tokens that have
+        one of them, or all pairs of all tokens, those of other ranks for nothing.
 
     Returns
     -------
@@ -131,13 +132,13 @@ def expert_loads(
     keys, place = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     loads = np.empty((len(keys), 2 + HEIGHTS.size))
     even = keys[:, 4] == 0.0
-    loads[even] = _balanced(keys[even], whole_tokens)
+    loads[even] = _balanced(keys[even], computed)
     skewed = np.flatnonzero(~even)
     for count in np.unique(keys[skewed, 1]):
         rows = skewed[keys[skewed, 1] == count]
         uniform = np.random.default_rng(SEED).random((DRAWS, int(count)))
         for row in rows:
-            loads[row] = _skewed(keys[row], uniform, whole_tokens)
+            loads[row] = _skewed(keys[row], uniform, computed)
     loads = loads[place.reshape(-1)]
     return ExpertLoads(
         tokens=columns[0],
@@ -148,18 +149,18 @@ def expert_loads(
     )
 
 
-def _balanced(keys: Array, whole: bool) -> Array:
+def _balanced(keys: Array, computed: PairsComputed) -> Array:
     """Pairs, active experts and row tiles of every rank when loads are even."""
     tokens, experts, top_k, ranks, _ = keys.T
     routed = np.maximum(tokens * top_k / ranks, 1.0)
     active = np.minimum(np.maximum(experts / ranks, 1.0), np.ceil(routed))
-    if whole:
-        routed = top_k * np.minimum(tokens, routed)
+    if computed != "own":
+        routed = top_k * (np.minimum(tokens, routed) if computed == "reached" else tokens)
     tiles = np.ceil((routed / active)[:, None] / HEIGHTS - 1e-9) * active[:, None]
     return np.column_stack([routed, active, tiles])
 
 
-def _skewed(key: Array, uniform: Array, whole: bool) -> Array:
+def _skewed(key: Array, uniform: Array, computed: PairsComputed) -> Array:
     """Mean pairs, active experts and row tiles of the fullest rank over the draws."""
     tokens, experts, top_k, ranks, exponent = key
     pairs = tokens * top_k
@@ -173,10 +174,11 @@ def _skewed(key: Array, uniform: Array, whole: bool) -> Array:
     groups = loads.reshape(len(loads), int(ranks), -1)
     fullest = groups[np.arange(len(loads)), groups.sum(axis=2).argmax(axis=1)]
     active = (fullest > 0).sum() / len(loads)
-    if whole:
+    if computed != "own":
         own = fullest.sum(axis=1, keepdims=True)
         missed = np.clip(1.0 - own / pairs, 0.0, 1.0) ** top_k
         reached = np.maximum(tokens * (1.0 - missed), own / top_k)
+        reached = reached if computed == "reached" else tokens
         fullest = fullest * (top_k * reached / own)
     tiles = np.ceil(fullest[:, :, None] / HEIGHTS).sum(axis=1)
     return np.concatenate([[fullest.sum() / len(loads), active], tiles.mean(axis=0)])

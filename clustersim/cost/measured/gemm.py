@@ -87,7 +87,12 @@ def predict_by_dtype(
         section = name if name in profile.gemm else str(dtype)
         try:
             times[rows] = repeated_s(
-                (dims[0], dims[1], dims[2], dims[3]), str(dtype), device, profile, section, sustained
+                (dims[0], dims[1], dims[2], dims[3]),
+                str(dtype),
+                device,
+                profile,
+                section,
+                sustained,
             )
         except ModelDomainError:
             continue  # a device without matrix units for it

@@ -98,9 +98,9 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     for section in np.unique(found[known]):
         rows = np.flatnonzero(found[known] == section)
         key = str(section).removeprefix("moe/")
-        whole = profile.moe[key].whole_tokens
+        computed = profile.moe[key].computed
         loads = expert_loads(
-            tokens[rows], experts[rows], top_k[rows], ep[rows], exponent[rows], whole
+            tokens[rows], experts[rows], top_k[rows], ep[rows], exponent[rows], computed
         )
         part_s[rows] = moe_s(shape.take(rows), loads, moe_row(device, profile, key))[0]
     time_s[known] = part_s

@@ -6,7 +6,7 @@ with NaN where some are missing. Columns that say where a row comes from are lef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,7 +58,7 @@ class Rows:
         return Rows(self.stem, self.file, columns, self.lines[chosen])
 
 
-def read_rows(path: Path, stem: str) -> Rows:
+def read_rows(path: Path, stem: str, device: str | None = None) -> Rows:
     """Read a file as it is, unchecked.
 
     Parameters
@@ -67,6 +67,8 @@ def read_rows(path: Path, stem: str) -> Rows:
         ``.parquet``, else CSV with a header.
     stem : str
         Family of its rows.
+    device : str, optional
+        Of a Parquet file, only the rows of this name; `lines` then count these.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def read_rows(path: Path, stem: str) -> Rows:
     import pyarrow as pa
 
     try:
-        table = _table(path)
+        table = _table(path, device)
     except pa.ArrowInvalid as error:
         fix = "give Parquet, or CSV with a header, in the schema of measured rows"
         raise SpecError(Problem(f"cannot be read: {error}", fix, str(path))) from None
@@ -86,13 +88,18 @@ def read_rows(path: Path, stem: str) -> Rows:
     return Rows(stem, str(path), columns, np.arange(1, table.num_rows + 1))
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, device: str | None) -> Any:
     if path.suffix == ".parquet":
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(path)
         kept = [name for name in file.schema_arrow.names if name not in PROVENANCE]
-        return file.read(columns=kept)
+        table = file.read(columns=kept)
+        if device is None:
+            return table
+        names = table.column("device").cast("string").fill_null("")
+        return table.filter(pc.equal(names, device))
     from pyarrow import csv
 
     # only an empty field is missing: "nan" and "None" stay as they are and are reported
@@ -122,15 +129,6 @@ def _numpy(column: Any) -> NDArray[Any]:
         column = column.cast(pa.float64())
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return values if values.dtype != object else np.array([bool(value) for value in values])
-
-
-def by_device(rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """Yield the rows of each device, by name."""
-    names, codes = np.unique(rows.columns["device"].astype(str), return_inverse=True)
-    order = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[order], np.arange(names.size + 1))
-    for index, name in enumerate(names):
-        yield str(name), rows.take(order[edges[index] : edges[index + 1]])
 
 
 @cache

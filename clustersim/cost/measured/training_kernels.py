@@ -2,8 +2,8 @@
 
 Priced like a training step (`kernel_s` with `sustained`), without the gap before the first kernel.
 Products of experts are one launch for each expert, as libraries without grouped kernels issue
-them; their weight gradient reduces over the tokens, which the schema calls m. Attention with values narrower than keys is priced
-at the mean of both head sizes.
+them; their weight gradient reduces over the tokens, which the schema calls m. Attention with
+values narrower than keys is priced at the mean of both head sizes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.workload.operators import Category, Kernel, KernelKind
 
-SUFFIX = "_training"
-PRODUCTS = tuple(f"{kind}_{way}" for kind in ("gemm", "grouped_gemm") for way in
-                 ("fwd", "dgrad", "wgrad"))  # fmt: skip
+PRODUCTS = (
+    *("gemm_fwd", "gemm_dgrad", "gemm_wgrad"),
+    *("grouped_gemm_fwd", "grouped_gemm_dgrad", "grouped_gemm_wgrad"),
+)
 CORES = {
     "attention_fwd": KernelKind.ATTENTION_FORWARD,
     "attention_bwd": KernelKind.ATTENTION_BACKWARD,
@@ -36,7 +37,7 @@ CORE_COEFFICIENTS = (
 def _sections(columns: Columns) -> NDArray[np.str_]:
     ops = np.asarray(columns["op"]).astype(str)
     dtypes = np.asarray(columns["dtype"]).astype(str)
-    names = np.char.add(np.char.add("gemm/", dtypes), SUFFIX)
+    names = np.char.add("gemm/", dtypes)
     names = np.where(np.isin(ops, PRODUCTS), names, "")
     devices = np.asarray(columns["device"]).astype(str)
     cores = np.array([f"attention/{_generation(device)}" for device in devices], dtype=np.str_)
@@ -103,7 +104,6 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     ops, dtypes, out = (
         np.asarray(columns[name]).astype(str) for name in ("op", "dtype", "out_dtype")
     )
-    profile = _for_training(profile)
     generation = "flash_3" if "flash_3" in profile.attention else "flash_2"
     numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in NUMBERS}
     times, priced, kernels = np.full(ops.size, np.nan), [], []
@@ -120,14 +120,6 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
         return times  # no such matrix units, no such generation of attention
     times[priced] = costs.alone_s - profile.kernel_gap_s
     return times
-
-
-def _for_training(profile: Profile) -> Profile:
-    """Put the coefficients of warm products in the place of those of short benchmarks."""
-    own = {
-        name.removesuffix(SUFFIX): c for name, c in profile.gemm.items() if name.endswith(SUFFIX)
-    }
-    return profile.model_copy(update={"gemm": {**profile.gemm, **own}}) if own else profile
 
 
 def _size(columns: Columns) -> Floats:

@@ -63,6 +63,20 @@ def test_rule_19_compares_like_with_like(case, predictor, catalogue, kind, gib):
     assert entry.measured == 10 * GIB
 
 
+def test_reserved_memory_is_that_of_the_stage_whose_device_shows_most(case, catalogue, predictor):
+    class Cached(type(predictor)):
+        def memory_bytes(self, scenario, stage=None):
+            live, cached = [(3.0, 0.0), (2.0, 5.0)][stage or 0]
+            return {"parameters": live * GIB, "cached_blocks": cached * GIB, "total": live * GIB}
+
+    sizes = {}
+    for kind in ("allocated", "reserved"):
+        row = measured(case, {"memory_gib": 10.0}, memory_kind=kind)
+        (entry,) = run_case(row, Cached(), catalogue).entries
+        sizes[kind] = entry.predicted / GIB
+    assert sizes == pytest.approx({"allocated": 3.0, "reserved": 2.0 * 1.05 + 5.0})
+
+
 def test_rule_19_reads_maps_and_breakdowns(case, predictor, catalogue):
     figures = {
         "memory_activation_gib": 4.0,
