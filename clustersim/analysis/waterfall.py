@@ -2,8 +2,8 @@
 
 At the device's peak the step would be its model FLOP and nothing else, an MFU of 1. Every other
 second of the step takes its share of the step time off that, so shares are MFU points, and what
-they leave is the MFU. What one would gain by removing a part is another number, the MFU without
-it; both are given.
+they leave is the MFU. `mfu_without` is the MFU of a step shorter by exactly one part; other waits
+may grow, so it is no promise.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Loss(TypedDict):
 
     `key` is "ideal" or a key of the breakdown, `seconds` its time [s]. `share` is that over the
     step time: the MFU for "ideal", else the MFU that the part takes; the shares sum to 1.
-    `mfu_left` is what is left after this part and those above it, `mfu_without` the MFU of the
-    run if only this part took no time. All fractions.
+    `mfu_left` is what is left after this part and those above it, `mfu_without` the MFU of a
+    step shorter by exactly this part. All fractions.
     """
 
     key: str

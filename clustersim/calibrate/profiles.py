@@ -410,8 +410,8 @@ def _notes(start: Start, fits: Sequence[SectionFit], seed: int) -> str:
     whose = "another device's profile" if start.sibling else "the profile"
     lines = [
         f"Calibrated from {whose} {name} (seed {seed}); soft L1 on log(predicted / measured). "
-        "Held out means five folds over shapes; for the largest tenth, a fit to the others. Parameters "
-        "are those fitted here."
+        "Held out means five folds over shapes; for the largest tenth, a fit to the others. "
+        "Parameters are those fitted here."
     ]
     moved = [f"{item.section} from {item.start}" for item in fits if item.record and item.start]
     if moved:

@@ -35,10 +35,12 @@ def calibrate_command(
 ) -> None:
     """Fit a device's profile, and its links, to measured kernels and collectives."""
     with console.answering():
+        from clustersim.analysis.export import check_folder
         from clustersim.calibrate.calibration import calibrate, check_out, write_calibration
         from clustersim.spec.resolve import load_device
 
         check_out(out)
+        check_folder(out.parent, (out.name,), (*files, Path(device)))
         record = load_device(device)
         with console.progress(f"fitting {record.name}"):
             found = calibrate(files, record, seed=seed, name=out.stem)

@@ -49,6 +49,9 @@ class PrefillCoefficients(Record):
 class DecodeCoefficients(Record):
     """How one-token attention over a KV cache runs, for one kernel and cache datatype."""
 
+    group_least: int = Field(
+        default=1, gt=0, description="fewest query heads of a KV head that the kernel is used for"
+    )
     group_limit: int = Field(
         gt=0, description="query heads of one KV head that a block serves together"
     )
@@ -57,6 +60,9 @@ class DecodeCoefficients(Record):
     element_setup_s: Seconds = Field(ge=0, description="more for each element of its queries")
     block_bandwidth: BytesPerS = Field(gt=0, description="keys and values into one thread block")
     split_waves: float = Field(gt=0, description="blocks on each SM that splitting aims at")
+    wave_share: float = Field(
+        ge=0, le=1, description="what an idle place of the last wave costs, over a busy one"
+    )
     split_keys: float = Field(gt=0, description="fewest keys that a split is worth")
     split_overhead_s: Seconds = Field(ge=0, description="combination of split results")
     memory_efficiency: Share = Field(description="share of the memory bandwidth beyond L2")
@@ -71,9 +77,9 @@ def prefill_sections(dtype: str, kv_dtype: str, head_dim: Array) -> Names:
     return np.where(tuned | (dtype != "fp8"), name, f"{name}_other_heads")
 
 
-def decode_sections(kv_dtype: str, group: Array, group_limit: int) -> Names:
+def decode_sections(kv_dtype: str, group: Array, least: int, limit: int) -> Names:
     """Section of each decoding step: blocks of a whole group, or `single` query heads."""
-    grouped = (group > 1) & (group <= group_limit)
+    grouped = (group >= least) & (group <= limit)
     return np.where(grouped, kv_dtype, f"{kv_dtype}_single")
 
 

@@ -77,3 +77,11 @@ def test_wrong_words_are_bad_input(tmp_path, device, out, said):
     path = write_csv(tmp_path / "gemm.csv", gemm_rows())
     words = ("calibrate", path, "--device", device, "--out", tmp_path / out)
     assert said in invoke(*words, code=2).stderr
+
+
+def test_device_file_is_not_overwritten(tmp_path):
+    path, mine = write_csv(tmp_path / "gemm.csv", gemm_rows()), tmp_path / "mine.yaml"
+    mine.write_text(dump_record(load_device("h100_sxm")))
+    before = mine.read_text()
+    invoke("calibrate", path, "--device", mine, "--out", mine, code=2)
+    assert mine.read_text() == before

@@ -155,7 +155,7 @@ def decode_s(
     """
     group = shapes.heads / shapes.kv_heads
     packed = pick("decode", profile.decode, kv_dtype)
-    sections = decode_sections(kv_dtype, group, packed.group_limit)
+    sections = decode_sections(kv_dtype, group, packed.group_least, packed.group_limit)
     out = np.zeros((4, group.size))
     for name in np.unique(sections):
         rows = np.flatnonzero(sections == name)
@@ -196,11 +196,8 @@ def _blocks_s(
     flop_s = 4.0 * rows * shapes.head_dim * device.sms / matrix_peak(device, "bf16")
     key_s = np.maximum(kv_bytes / c.block_bandwidth, flop_s)
     waves = units * pieces / device.sms
-    mean_s = setup_s + shapes.total_keys / shapes.sequences / pieces * key_s
+    waves += c.wave_share * (np.ceil(waves) - waves)
+    work_s = waves * (setup_s + shapes.total_keys / shapes.sequences / pieces * key_s)
     keys = np.minimum(shapes.longest_keys, shapes.longest_context / pieces)
     longest_s = setup_s + keys * key_s
-    import os
-    m=os.environ.get('MODE','ceil')
-    if m=='ceil': return np.maximum(np.ceil(waves-1e-9)*mean_s, longest_s), most
-    if m=='max': return np.maximum(waves*mean_s, longest_s), most
-    return np.cbrt((waves*mean_s)**3+longest_s**3), most
+    return np.asarray(np.cbrt(work_s**OVERLAP + longest_s**OVERLAP)), most

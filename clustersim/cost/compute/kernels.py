@@ -39,18 +39,19 @@ def gemm_s(
             m[i], n[i], k[i], batch[i], result_bytes, slow[i], row, shapes, splits
         )
     per_memory_s, per_power_s, ramp_s, floor_s = 1.0 / row[2], 2.0 / row[9], row[10], row[11]
-    for i in range(m.size):  # without branches, so that it vectorises
-        tiles_s = out_s[1, i]
-        traffic_s = traffic_bytes[i] * per_memory_s
-        if row[14] == 2.0:
-            roof_s = math.sqrt(tiles_s * tiles_s + traffic_s * traffic_s)
-        else:
-            roof_s = cubic_norm(tiles_s, traffic_s)
+    if row[14] == 2.0:  # loops without branches, so that they vectorise
+        for i in range(m.size):
+            out_s[0, i] = math.sqrt(out_s[1, i] ** 2 + (traffic_bytes[i] * per_memory_s) ** 2)
+    else:
+        for i in range(m.size):
+            out_s[0, i] = cubic_norm(out_s[1, i], traffic_bytes[i] * per_memory_s)
+    for i in range(m.size):
+        roof_s = out_s[0, i]
         power_s = m[i] * n[i] * k[i] * batch[i] * per_power_s * (roof_s / (roof_s + ramp_s))
         roof_4, power_4 = (roof_s * roof_s) ** 2, (power_s * power_s) ** 2
         limit = math.sqrt(math.sqrt(math.sqrt(roof_4 * roof_4 + power_4 * power_4)))
         out_s[0, i] = limit + floor_s
-        out_s[2, i] = traffic_s
+        out_s[2, i] = traffic_bytes[i] * per_memory_s
 
 
 @njit(cache=True, error_model="numpy")
@@ -94,13 +95,13 @@ def best_tiles_s(
     """Time on the SMs with the best tile and split of the lists."""
     sms, per_sm, feed_s = row[0], 1.0 / row[0], 1.0 / row[6]
     fill_s, result_s = row[7], result_bytes * feed_s
-    operand_s, weight_s = row[4] * feed_s, row[12] * feed_s
+    operand_s, weight_s, least_s = row[4] * feed_s, row[12] * feed_s, row[13]
     steps = np.ceil(k * 0.03125)
     best_s = np.inf
     for t in range(shapes.shape[0]):
         rows, columns = min(m, shapes[t, 0]), min(n, shapes[t, 1])
         count = np.ceil(m * shapes[t, 2] - 1e-3) * np.ceil(n * shapes[t, 3] - 1e-3) * batch
-        loaded_s = max(rows * operand_s + columns * weight_s, row[13])
+        loaded_s = max(rows * operand_s + columns * weight_s, least_s)
         step_s = 32.0 * max(shapes[t, 4] * slow, loaded_s)
         end_s = rows * columns * result_s + fill_s
         tile_s = steps * step_s + end_s

@@ -254,6 +254,6 @@ def _tiles_s(
     prepare_numba_cache()
     from clustersim.cost.compute import kernels  # Numba: only where it pays
 
-    out = np.empty((3, traffic.size))
+    out: Array = np.empty((3, traffic.size))
     kernels.gemm_s(*shape, traffic, aligned, row, TILES, splits, out)
-    return out[1]
+    return np.asarray(out[1])

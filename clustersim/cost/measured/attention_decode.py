@@ -19,9 +19,12 @@ from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.spec.profile_attention import decode_sections
 
-# Query heads that a block serves: FlashAttention packs any group, the others up to 32.
-GROUP_LIMITS = {"flash_attention": 128}
-USUAL_LIMIT = 32
+# Query heads of a KV head, least and most, that a library's grouped kernel serves. The others run
+# in a kernel for single query heads.
+GROUPS = {"a100_sxm": (1, 128)} | {
+    name: (1, 32) for name in ("b200_sxm", "b300_sxm", "gb200", "gb300")
+}
+USUAL_GROUPS = (2, 32)
 
 COEFFICIENTS = (
     Coefficient("block_setup_s", 1e-8, 3e-5),
@@ -29,10 +32,11 @@ COEFFICIENTS = (
     Coefficient("element_setup_s", 1e-13, 1e-8),
     Coefficient("block_bandwidth", 5e8, 2e12),
     Coefficient("split_waves", 0.25, 16.0),
+    Coefficient("wave_share", 0.001, 1.0),
     Coefficient("split_keys", 8.0, 4096.0),
     Coefficient("split_overhead_s", 1e-8, 3e-5),
-    Coefficient("memory_efficiency", 0.3, 1.0),
-    Coefficient("l2_fraction", 0.1, 3.0),
+    Coefficient("memory_efficiency", 0.7, 0.97),
+    Coefficient("l2_fraction", 0.4, 1.2),
     Coefficient("kernel_floor_s", 1e-7, 3e-5),
 )
 
@@ -48,16 +52,15 @@ def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
 def sections(columns: Columns) -> Names:
     """`decode/` and the cache datatype of each row, single query heads apart.
 
-    FlashAttention has one kernel for all groups.
+    Which groups a library packs differs between devices.
     """
     group = column(columns, "q_heads") / column(columns, "kv_heads")
 
-    def name(kv_dtype: str, kernel: str, rows: Rows) -> Names:
-        if kernel in GROUP_LIMITS:
-            return np.full(rows.size, f"decode/{kv_dtype}")
-        return np.char.add("decode/", decode_sections(kv_dtype, group[rows], USUAL_LIMIT))
+    def name(kv_dtype: str, device: str, rows: Rows) -> Names:
+        least, limit = GROUPS.get(device, USUAL_GROUPS)
+        return np.char.add("decode/", decode_sections(kv_dtype, group[rows], least, limit))
 
-    return by_names(text(columns, "kv_dtype"), text(columns, "kernel"), name, "U64").astype(str)
+    return by_names(text(columns, "kv_dtype"), text(columns, "device"), name, "U64").astype(str)
 
 
 def coefficients(section: str) -> tuple[Coefficient, ...]:

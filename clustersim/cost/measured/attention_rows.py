@@ -20,9 +20,9 @@ PREFILL_COEFFICIENTS = (
     Coefficient("block_setup_s", 1e-9, 1e-5),
     Coefficient("dim_setup_s", 1e-12, 1e-7),
     Coefficient("passes", 0.01, 2.0),
-    Coefficient("memory_efficiency", 0.05, 1.0),
-    Coefficient("l2_ratio", 1.0, 50.0),
-    Coefficient("l2_fraction", 0.1, 3.0),
+    Coefficient("memory_efficiency", 0.5, 1.0),
+    Coefficient("l2_ratio", 1.0, 10.0),
+    Coefficient("l2_fraction", 0.4, 2.0),
     Coefficient("kernel_floor_s", 1e-6, 3e-5),
 )
 
