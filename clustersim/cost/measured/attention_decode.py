@@ -35,7 +35,7 @@ COEFFICIENTS = (
     Coefficient("wave_share", 0.001, 1.0),
     Coefficient("split_keys", 8.0, 4096.0),
     Coefficient("split_overhead_s", 1e-8, 3e-5),
-    Coefficient("memory_efficiency", 0.7, 0.97),
+    Coefficient("memory_efficiency", 0.5, 0.97),
     Coefficient("l2_fraction", 0.4, 1.2),
     Coefficient("kernel_floor_s", 1e-7, 3e-5),
 )

@@ -1,0 +1,100 @@
+"""Plain twins of serving attention: one sequence, one block, one tile of queries at a time.
+
+Slow, and meant to be read beside the papers; tests hold the vectorised forms to them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clustersim.cost.compute.reference import Core, block_keys
+from clustersim.spec.profile_attention import DecodeCoefficients, PrefillCoefficients
+
+
+@dataclass(frozen=True)
+class ServingMachine:
+    """What a serving kernel meets: SMs, their clock and peak, memory and L2."""
+
+    sms: int
+    cycles_per_s: float
+    peak_flop_per_s: float
+    memory_bytes_per_s: float
+    l2_bytes: float
+
+
+def missed(working_set_bytes: float, capacity_bytes: float) -> float:
+    """Share of the traffic that a working set, read again and again, takes from memory."""
+    return 1.0 - 1.0 / (1.0 + (working_set_bytes / capacity_bytes) ** 6)
+
+
+def prefill_s(
+    core: Core,
+    machine: ServingMachine,
+    c: PrefillCoefficients,
+    arithmetic_bytes: float,
+    kv_bytes: float,
+) -> float:
+    """Time of one prefill: passes over its inputs, then blocks of queries. [s]"""
+    queries = core.batch * core.heads * core.q_len * core.head_dim
+    new = 2 * core.batch * core.kv_heads * core.q_len * core.head_dim
+    cache = 2 * core.batch * core.kv_heads * core.kv_len * core.head_dim
+    arrived = 2.0 * (queries + new)
+    written = queries * arithmetic_bytes + new * kv_bytes
+    kernel = queries * arithmetic_bytes + cache * kv_bytes + 2.0 * queries
+    held = arrived + kernel
+    miss = missed(held, c.l2_fraction * machine.l2_bytes)
+    byte_s = (miss + (1.0 - miss) / c.l2_ratio) / (machine.memory_bytes_per_s * c.memory_efficiency)
+    passes_s = c.passes * (arrived + written) * byte_s
+    blocks_s = tiles_s(core, machine, c)
+    return float(c.kernel_floor_s + passes_s + (blocks_s**3 + (kernel * byte_s) ** 3) ** (1 / 3))
+
+
+def tiles_s(core: Core, machine: ServingMachine, c: PrefillCoefficients) -> float:
+    """Time of a core's tiles of queries: their work over the SMs, and the longest. [s]"""
+    width = c.head_step * math.ceil(core.head_dim / c.head_step)
+    sm_flop_per_s = machine.peak_flop_per_s * c.efficiency / machine.sms
+    products_s = 2 * 2 * c.q_tile * width / sm_flop_per_s
+    softmax_s = c.q_tile / (c.exponentials_per_cycle * machine.cycles_per_s)
+    head_s, longest_s, first = 0.0, 0.0, 0
+    while first < core.q_len:
+        keys = block_keys(core, c.q_tile, first) + c.masked_keys
+        block_s = c.block_setup_s + width * c.dim_setup_s + keys * (products_s + softmax_s)
+        head_s += block_s
+        longest_s = max(longest_s, block_s)
+        first += c.q_tile
+    spread_s = core.batch * core.heads * head_s / machine.sms
+    return float((spread_s**1.5 + longest_s**1.5) ** (2 / 3))
+
+
+def decode_s(
+    contexts: Sequence[int],
+    window: int,
+    heads: tuple[int, int, int],
+    machine: ServingMachine,
+    c: DecodeCoefficients,
+    kv_bytes: float,
+) -> float:
+    """Time of one decoding step of a batch; `heads` are query heads, KV heads, head size. [s]"""
+    q_heads, kv_heads, d = heads
+    group = q_heads // kv_heads
+    rows, unit_heads = (group, kv_heads) if group <= c.group_limit else (1, q_heads)
+    units = unit_heads * len(contexts)
+    most = max(max(contexts) / c.split_keys, 1.0)
+    pieces = min(max(machine.sms * c.split_waves / units, 1.0), most)
+    setup_s = c.block_setup_s + d * c.dim_setup_s + rows * d * c.element_setup_s
+    feed_s = 2 * d * kv_bytes / c.block_bandwidth
+    key_s = max(feed_s, 2 * 2 * rows * d / (machine.peak_flop_per_s / machine.sms))
+    seen = [min(context, window) if window else context for context in contexts]
+    block_s = sum(setup_s + keys / pieces * key_s for keys in seen) / len(seen)
+    waves = units * pieces / machine.sms
+    idle = math.ceil(waves) - waves
+    work_s = (waves + c.wave_share * idle) * block_s
+    longest_s = setup_s + min(max(seen), max(contexts) / pieces) * key_s
+    moved = 2 * sum(seen) * kv_heads * d * kv_bytes + 2 * 2 * len(seen) * q_heads * d
+    miss = missed(moved, c.l2_fraction * machine.l2_bytes)
+    memory_s = miss * moved / (machine.memory_bytes_per_s * c.memory_efficiency)
+    blocks_s = (work_s**3 + longest_s**3) ** (1 / 3)
+    launch_s = c.kernel_floor_s + c.split_overhead_s * (1 - 1 / most)
+    return float(launch_s + (blocks_s**3 + memory_s**3) ** (1 / 3))
