@@ -82,7 +82,8 @@ def test_decoding_never_beats_memory_or_the_peak(name, sequences, keys, group):
 
 def test_a_longer_straggler_costs_more_than_the_same_keys_shared():
     counts, total, longest = batch_contexts(np.array([4096, 4096, 8000, 192]), np.array([0, 2]))
-    assert counts.tolist() == [2, 2] and total.tolist() == [8192, 8192]
+    assert counts.tolist() == [2, 2]
+    assert total.tolist() == [8192, 8192]
     assert longest.tolist() == [4096, 8000]
     equal = decode_shapes(sequences=2.0, keys=4096.0)
     uneven = decode_shapes(sequences=2.0, keys=8000.0)

@@ -21,8 +21,12 @@ from clustersim.spec.profile_attention import decode_sections
 
 # Query heads of a KV head, least and most, that a library's grouped kernel serves. The others run
 # in a kernel for single query heads.
-GROUPS = {"a100_sxm": (1, 128)} | {
-    name: (1, 32) for name in ("b200_sxm", "b300_sxm", "gb200", "gb300")
+GROUPS = {
+    "a100_sxm": (1, 128),
+    "b200_sxm": (1, 32),
+    "b300_sxm": (1, 32),
+    "gb200": (1, 32),
+    "gb300": (1, 32),
 }
 USUAL_GROUPS = (2, 32)
 
