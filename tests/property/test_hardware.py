@@ -15,7 +15,6 @@ from clustersim.hardware.routes import route, switches_crossed
 from tests.hardware_clusters import cluster_of
 
 
-
 @st.composite
 def topologies(draw):
     """Small clusters of any shape whose ports suffice."""

@@ -23,7 +23,7 @@ PROVENANCE = frozenset(
     ("source", "license", "dataset", "framework", "framework_version", "timing", "method")
 )
 PAIRED = {"a100_pcie_nvlink_pair": "a100_pcie"}  # cards in bridged pairs are the cards
-UNCATALOGUED = frozenset(("a40", "b60", "mi300x", "h100_nvlink_pair"))
+UNCATALOGUED = frozenset({"h100_nvlink_pair"})
 """Names of the measured schema that no device file has."""
 
 

@@ -46,10 +46,10 @@ def test_a_measured_name_is_a_device(name):
     assert load_device(name).matrix_peak["fp16"] > 0
 
 
-def test_narrow_weights_halve_a_product_that_reads_nothing_else():
+def test_narrow_weights_nearly_halve_a_product_that_reads_little_else():
     wide = time_s("w8a16_int", 1, 65536, 16384)
     narrow = time_s("w4a16_int", 1, 65536, 16384)
-    assert narrow == pytest.approx(wide / 2, rel=0.15)
+    assert wide / 2 <= narrow < 0.65 * wide
 
 
 def test_weights_alone_are_narrow_on_a_device_without_narrow_units():

@@ -7,13 +7,13 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 import pytest
-from tests.hardware_clusters import cluster_of, megascale
 
 from clustersim.errors import CapacityError, PlacementError
 from clustersim.hardware.cluster import LinkKind, VertexKind, build_cluster
 from clustersim.hardware.graph import bisection_bytes_per_s, summarise, to_networkx
 from clustersim.hardware.paths import pair_path
 from clustersim.hardware.routes import route, switches_crossed
+from tests.hardware_clusters import cluster_of, megascale
 
 GB = 1e9
 

@@ -6,12 +6,12 @@ import time
 
 import numpy as np
 import pytest
-from tests.hardware_clusters import GBIT, cluster_of, megascale
 
 from clustersim.errors import CapacityError, PlacementError, SpecError
 from clustersim.hardware.fabric import plan_fabric
 from clustersim.hardware.paths import group_path, pair_path
 from clustersim.hardware.scale_up import mesh_links
+from tests.hardware_clusters import GBIT, cluster_of, megascale
 
 
 def test_a_tensor_parallel_group_stays_on_nvswitch():

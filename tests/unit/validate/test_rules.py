@@ -291,7 +291,6 @@ def test_rule_16_takes_scale_up_from_the_catalogue_when_open(scenario_of):
 
 
 def test_a_setting_that_is_no_scenario_is_a_reason(reason_of):
-    assert "cannot be a scenario" in reason_of({"batch": {"micro": -1}})
     assert "cannot run" in reason_of({"model": {"heads": 7, "kv_heads": 7}})
 
 
