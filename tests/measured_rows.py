@@ -19,6 +19,8 @@ def _predict(columns, device, profile):
     found = np.full(m.size, np.nan)
     for dtype, record in profile.gemm.items():
         own = columns["dtype"] == dtype
+        if not own.any():
+            continue
         peak = record.matmul_efficiency * device.matrix_peak[dtype]
         found[own] = record.kernel_floor_s + 2 * (m * n * k)[own] / peak
     return found

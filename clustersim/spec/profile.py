@@ -110,7 +110,7 @@ class Pedigree(Record):
     """Where the coefficients come from and how far to trust them."""
 
     fitted_to: tuple[str, ...] = ()
-    parameters: int = Field(ge=0, description="free parameters over all operators")
+    parameters: int = Field(ge=0, description="coefficients in the fitted groups")
     origins: dict[str, Origin] = Field(description="by group of coefficients")
     errors: tuple[FitError, ...] = ()
     notes: str = ""

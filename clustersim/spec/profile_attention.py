@@ -96,7 +96,8 @@ def pick(what: str, table: dict[str, T], section: str) -> T:
     ModelDomainError
         The table has none of them.
     """
-    for key in (section, section.split("_")[0], "bf16"):
+    dtype, rule, kernel = section.partition("_")
+    for key in (section, dtype, f"bf16{rule}{kernel}", "bf16"):
         if key in table:
             return table[key]
     raise ModelDomainError(

@@ -149,9 +149,10 @@ def decode_s(
     A unit is a KV head of a sequence with its group of query heads, or one query head where a
     kernel does not pack that group [2]. U units are cut in p = clip(split_waves S / U, 1, context /
     split_keys) pieces [1]. A block takes setup(d, group) + keys max(2 d bytes / block_bandwidth,
-    arithmetic at the dense peak). With W all blocks over S, L the longest and M the traffic beyond
-    L2, time = floor + split overhead (1 - split_keys / context) + (W^3 + L^3 + M^3)^(1/3). Contexts
-    of unequal length enter by their sum (W, M) and their longest (L). Domain: one new token.
+    arithmetic at the dense peak). W is all blocks over S, with `wave_share` of the idle places of
+    the last wave; L the longest block; M the traffic beyond L2. time = floor + split overhead
+    (1 - split_keys / context) + (W^3 + L^3 + M^3)^(1/3). Contexts of unequal length enter by their
+    sum (W, M) and their longest (L). Domain: one new token a sequence.
     """
     group = shapes.heads / shapes.kv_heads
     packed = pick("decode", profile.decode, kv_dtype)

@@ -47,7 +47,7 @@ def collective_rows(factor: float = 1.0) -> list[str]:
         *rows,
         "h100_sxm,all_reduce,fp16,1024,8,1,sglang_custom_all_reduce,nvswitch,1e-5",
         "h100_sxm,all_reduce,fp16,1024,16,2,nccl,nvswitch+carrier_pigeon,1e-3",
-        "mi300x,all_reduce,fp16,1024,8,1,nccl,xgmi_mesh,1e-5",
+        "h100_nvlink_pair,all_reduce,fp16,1024,8,1,nccl,xgmi_mesh,1e-5",
     ]
 
 
@@ -66,23 +66,23 @@ def test_groups_have_the_keys_and_counts_of_the_contract(folder):
     groups = validate_measured(folder).document()["measured"]
     assert [(group["op"], group["device"]) for group in groups] == [
         ("gemm", "h100_sxm"),
+        ("collective", "h100_nvlink_pair"),
         ("collective", "h100_sxm"),
-        ("collective", "mi300x"),
     ]
-    assert list(groups[1]) == list(measured.COLUMNS)
-    assert (groups[1]["variant"], groups[1]["dtype"]) == ("all_reduce", "fp16")
-    assert (groups[1]["rows"], groups[1]["skipped"]) == (12, 2)
+    assert list(groups[2]) == list(measured.COLUMNS)
+    assert (groups[2]["variant"], groups[2]["dtype"]) == ("all_reduce", "fp16")
+    assert (groups[2]["rows"], groups[2]["skipped"]) == (12, 2)
     for name in ("median_ape", "mape", "p90_ape"):
-        assert groups[1][name] == pytest.approx(0.2, abs=1e-6)
-    assert groups[1]["bias"] == pytest.approx(-0.2, abs=1e-6)
-    assert (groups[2]["rows"], groups[2]["skipped"], groups[2]["mape"]) == (1, 1, None)
+        assert groups[2][name] == pytest.approx(0.2, abs=1e-6)
+    assert groups[2]["bias"] == pytest.approx(-0.2, abs=1e-6)
+    assert (groups[1]["rows"], groups[1]["skipped"], groups[1]["mape"]) == (1, 1, None)
 
 
 def test_skipped_rows_have_reasons(folder):
     reasons = {(device, why): count for device, _, why, count in validate_measured(folder).reasons}
     assert reasons == {
         ("h100_sxm", "outside the domain of the model"): 2,
-        ("mi300x", "device mi300x is in no catalogue"): 1,
+        ("h100_nvlink_pair", "device h100_nvlink_pair is in no catalogue"): 1,
     }
 
 
@@ -150,7 +150,7 @@ def test_two_processes_give_the_same_document(tmp_path):
 
 
 def test_nothing_comparable_is_a_no(tmp_path):
-    rows = ["mi300x,all_reduce,fp16,1024,8,1,nccl,xgmi_mesh,1e-5"]
+    rows = ["h100_nvlink_pair,all_reduce,fp16,1024,8,1,nccl,xgmi_mesh,1e-5"]
     write_parquet(tmp_path / "collective.parquet", rows, COLLECTIVES)
     assert "the answer is no" in invoke("validate", "--measured", tmp_path, code=1).stderr
 

@@ -1,0 +1,65 @@
+"""Families of attention rows: sections, datatypes, 32-bit columns."""
+
+import numpy as np
+import pytest
+
+from clustersim.cost.measured import (
+    attention_bidirectional,
+    attention_decode,
+    attention_prefill,
+)
+from tests.attention_cases import DEVICES, PROFILE
+
+
+def columns(device="h100_sxm", dtype="bf16", kv_dtype="bf16", **shape):
+    """Rows with the integer types of the measured files."""
+    values = {"batch": 4, "q_len": 1, "kv_len": 4096, "q_heads": 32, "kv_heads": 8}
+    values |= {"head_dim": 128, "window": 0} | shape
+    arrays = np.broadcast_arrays(*(np.atleast_1d(value) for value in values.values()))
+    out = {name: array.astype(np.int32) for name, array in zip(values, arrays, strict=True)}
+    count = arrays[0].size
+    return out | {
+        "device": np.full(count, device),
+        "dtype": np.full(count, dtype),
+        "kv_dtype": np.full(count, kv_dtype),
+        "causal": np.full(count, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "section"),
+    [
+        ("h100_sxm", ["bf16_single", "bf16", "bf16_single"]),
+        ("b200_sxm", ["bf16", "bf16", "bf16_single"]),
+        ("a100_sxm", ["bf16", "bf16", "bf16"]),
+    ],
+)
+def test_decoding_sections_follow_the_groups_that_a_library_packs(device, section):
+    rows = columns(device, q_heads=[8, 32, 512])
+    found = attention_decode.FAMILY.sections(rows)
+    assert found.tolist() == [f"decode/{name}" for name in section]
+
+
+def test_prefill_sections_tell_datatypes_and_fp8_head_sizes():
+    sections = attention_prefill.FAMILY.sections
+    assert sections(columns(kv_dtype="fp8")).tolist() == ["prefill/bf16_kv_fp8"]
+    fp8 = sections(columns(dtype="fp8", kv_dtype="fp8", head_dim=[64, 128, 256]))
+    assert fp8.tolist() == ["prefill/fp8_other_heads", "prefill/fp8", "prefill/fp8_other_heads"]
+
+
+def test_encoder_sections_tell_odd_head_sizes():
+    found = attention_bidirectional.FAMILY.sections(columns(head_dim=[64, 72, 80]))
+    bf16 = "bidirectional/bf16"
+    assert found.tolist() == [bf16, f"{bf16}_odd_heads", bf16]
+
+
+@pytest.mark.parametrize("module", [attention_prefill, attention_decode, attention_bidirectional])
+def test_large_integer_shapes_do_not_overflow(module):
+    family = module.FAMILY
+    rows = columns(batch=[1, 2048], q_len=[1, 32768], kv_len=32768)
+    seconds = family.predict(rows, DEVICES["h100_sxm_80gb"], PROFILE)
+    assert np.isfinite(seconds).all()
+    assert seconds[1] > seconds[0]
+    assert (family.size(rows) > 0).all()
+    for section in family.sections(rows):
+        assert family.coefficients(str(section))
