@@ -71,6 +71,7 @@ def sections(columns: Columns) -> NDArray[np.str_]:
     sizes = np.stack([tokens, hidden, intermediate, experts, top_k, tp, ep])
     legal = (sizes >= 1).all(axis=0) & (top_k <= experts)
     legal &= np.mod(experts, np.maximum(ep, 1.0)) == 0
+    legal &= np.mod(intermediate, np.maximum(tp, 1.0)) == 0
     legal &= np.isfinite(exponents(texts(columns, "routing"))) & np.isin(keys, tuple(FORMATS))
     return np.where(legal, np.char.add("moe/", keys), "")
 
