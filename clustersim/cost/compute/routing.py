@@ -8,6 +8,7 @@ limits, correlation between layers, and tokens sent twice to one expert.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 HEIGHTS = np.array([16, 32, 64, 128, 256], dtype=np.float64)
 DRAWS = 32  # sampled routings that stand for the expectation
 SEED = 20_240_607
+KEPT = 2**14  # routings remembered: a fit prices the same shapes hundreds of times
 BUSY_RANGE = (1.0, 0.8)  # loads of a skewed routing: from one token to this share of all tokens
 SPARSE_RANGE = (0.01, 2.0)  # the same where there are fewer pairs than experts
 BALANCED = "balanced"
@@ -114,6 +116,11 @@ def expert_loads(
     -------
     ExpertLoads
 
+    Raises
+    ------
+    ModelDomainError
+        If a column is below 1, or experts do not divide over ranks.
+
     Notes
     -----
     Balanced: pairs / ranks of them on every rank, spread evenly over its experts; a batch with
@@ -129,16 +136,16 @@ def expert_loads(
     if any((column < 1).any() for column in columns[:4]):
         low = min(float(column.min()) for column in columns[:4])
         raise ModelDomainError(f"tokens, experts, top_k and ranks must be at least 1, not {low:g}")
+    uneven = np.flatnonzero(columns[1] % columns[3])
+    if uneven.size:
+        count, groups = columns[1][uneven[0]], columns[3][uneven[0]]
+        raise ModelDomainError(f"{count:g} experts do not divide over {groups:g} ranks")
     keys, place = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     loads = np.empty((len(keys), 2 + HEIGHTS.size))
     even = keys[:, 4] == 0.0
     loads[even] = _balanced(keys[even], computed)
-    skewed = np.flatnonzero(~even)
-    for count in np.unique(keys[skewed, 1]):
-        rows = skewed[keys[skewed, 1] == count]
-        uniform = np.random.default_rng(SEED).random((DRAWS, int(count)))
-        for row in rows:
-            loads[row] = _skewed(keys[row], uniform, computed)
+    for row in np.flatnonzero(~even):
+        loads[row] = _skewed(tuple(keys[row].tolist()), computed)
     loads = loads[place.reshape(-1)]
     return ExpertLoads(
         tokens=columns[0],
@@ -160,16 +167,16 @@ def _balanced(keys: Array, computed: PairsComputed) -> Array:
     return np.column_stack([routed, active, tiles])
 
 
-def _skewed(key: Array, uniform: Array, computed: PairsComputed) -> Array:
+@lru_cache(maxsize=KEPT)
+def _skewed(key: tuple[float, ...], computed: PairsComputed) -> tuple[float, ...]:
     """Mean pairs, active experts and row tiles of the fullest rank over the draws."""
     tokens, experts, top_k, ranks, exponent = key
+    uniform = np.random.default_rng(SEED).random((DRAWS, int(experts)))
     pairs = tokens * top_k
     low, high = BUSY_RANGE[0], max(BUSY_RANGE[1] * tokens, 1.0)
     if pairs <= experts:
         low, high = SPARSE_RANGE
     loads = np.rint(_spread(uniform, low, high, exponent) * pairs)
-    if experts % ranks:
-        raise ModelDomainError(f"{experts:g} experts do not divide over {ranks:g} ranks")
     loads = _corrected(loads, pairs, int(ranks))
     groups = loads.reshape(len(loads), int(ranks), -1)
     fullest = groups[np.arange(len(loads)), groups.sum(axis=2).argmax(axis=1)]
@@ -181,7 +188,7 @@ def _skewed(key: Array, uniform: Array, computed: PairsComputed) -> Array:
         reached = reached if computed == "reached" else tokens
         fullest = fullest * (top_k * reached / own)
     tiles = np.ceil(fullest[:, :, None] / HEIGHTS).sum(axis=1)
-    return np.concatenate([[fullest.sum() / len(loads), active], tiles.mean(axis=0)])
+    return (float(fullest.sum() / len(loads)), float(active), *tiles.mean(axis=0).tolist())
 
 
 def _spread(uniform: Array, low: float, high: float, exponent: float) -> Array:

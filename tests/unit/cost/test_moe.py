@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clustersim.cost.collectives.expert import Exchange, exchange_s
 from clustersim.cost.compute.moe import ExpertShape, moe_s
-from clustersim.cost.compute.routing import expert_loads, loads_from_spread
+from clustersim.cost.compute.routing import _skewed, expert_loads, loads_from_spread
 from clustersim.cost.measured import moe, moe_all_to_all, moe_subops
 from clustersim.errors import ModelDomainError
 from clustersim.spec.profile_moe import ExchangeCoefficients
@@ -93,9 +93,18 @@ def test_one_rank_of_a_skewed_routing_holds_all_pairs():
     assert routed(500, ranks=1, exponent=1.01).routed[0] == pytest.approx(4000)
 
 
-def test_experts_that_do_not_divide_are_refused():
+@pytest.mark.parametrize("exponent", [0.0, 1.2])
+def test_experts_that_do_not_divide_are_refused(exponent):
     with pytest.raises(ModelDomainError, match="128 experts do not divide over 7 ranks"):
-        routed(ranks=7, exponent=1.2)
+        routed(ranks=7, exponent=exponent)
+
+
+def test_a_routing_is_drawn_once_and_stays_what_it_was():
+    _skewed.cache_clear()
+    first, again = (routed(777, exponent=1.2) for _ in range(2))
+    assert (_skewed.cache_info().misses, _skewed.cache_info().hits) == (1, 1)
+    first.row_tiles[:] = 0.0  # the caller's own copy
+    np.testing.assert_array_equal(routed(777, exponent=1.2).row_tiles, again.row_tiles)
 
 
 def test_even_spread_keeps_all_experts_active():
@@ -139,18 +148,18 @@ def test_adapters_bound_a_large_exchange_between_nodes():
 
 def test_rows_outside_the_domain_have_no_section():
     columns = {
-        "dtype": np.array(["bf16", "bf16", "odd"]),
-        "tokens": np.array([8, 8, 8]),
-        "hidden": np.array([2048] * 3),
-        "intermediate": np.array([768] * 3),
-        "experts": np.array([128, 60, 128]),
-        "topk": np.array([8] * 3),
-        "tp": np.array([1] * 3),
-        "ep": np.array([8] * 3),
-        "routing": np.array(["balanced", "balanced", "balanced"]),
-        "gated": np.array([True] * 3),
+        "dtype": np.array(["bf16", "bf16", "odd", "bf16"]),
+        "tokens": np.array([8] * 4),
+        "hidden": np.array([2048] * 4),
+        "intermediate": np.array([768] * 4),
+        "experts": np.array([128, 60, 128, 128]),
+        "topk": np.array([8] * 4),
+        "tp": np.array([1, 1, 1, 5]),
+        "ep": np.array([8] * 4),
+        "routing": np.array(["balanced"] * 4),
+        "gated": np.array([True] * 4),
     }
-    assert moe.sections(columns).tolist() == ["moe/bf16", "", ""]
+    assert moe.sections(columns).tolist() == ["moe/bf16", "", "", ""]
 
 
 def test_adapters_are_read_from_the_topology():
