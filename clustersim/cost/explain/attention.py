@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from clustersim.cost.compute.attention import BACKWARD_FLOP
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
 from clustersim.cost.explain.parts import (
     FLOOR,
@@ -23,7 +24,6 @@ from clustersim.spec.profile import Profile
 from clustersim.workload.operators import Category, Kernel, KernelKind
 
 LONGEST_HEAD = 256  # head size that the model of attention is stated for
-BACKWARD_PRODUCTS = 2.5  # five products of the backward pass over two of the forward
 ATTENTION_CAUSES: tuple[Cause, ...] = (
     (*FLOOR, without("attention", kernel_floor_s=0.0)),
     (*TRAFFIC, endless_memory),
@@ -31,7 +31,7 @@ ATTENTION_CAUSES: tuple[Cause, ...] = (
     (
         "inner loop below peak",
         "share of peak of this generation",
-        without("attention", forward_efficiency=1.0, backward_efficiency=1.0),
+        without("attention", forward_efficiency=1.0, backward_efficiency=1.0, head_dim_penalty=0.0),
     ),
 )
 
@@ -167,7 +167,7 @@ def _core(site: Site, backward: bool, generation: str, **shape: Any) -> Kernel:
         kind=KernelKind.ATTENTION_BACKWARD if backward else KernelKind.ATTENTION_FORWARD,
         category=Category.ATTENTION,
         dtype=site.dtype,
-        flop=forward * (BACKWARD_PRODUCTS if backward else 1.0),
+        flop=forward * (BACKWARD_FLOP if backward else 1.0),
         bytes=(4.0 if backward else 2.0) * (queries + keys) * dtype_bytes(site.dtype),
         variant=generation,
         **shape,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from clustersim.cost.explain.parts import (
@@ -23,7 +24,7 @@ ELEMENTWISE_CAUSES: tuple[Cause, ...] = (
     (
         "memory below peak",
         "share of bandwidth of this class",
-        without("elementwise", bandwidth_efficiency=1.0),
+        without("elementwise", bandwidth_efficiency=1.0, row_bandwidth=math.inf),
     ),
 )
 

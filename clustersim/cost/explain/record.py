@@ -141,7 +141,6 @@ class Explanation:
             "bandwidth_fraction": self.rate_bytes_per_s / self.peak_bytes_per_s,
             "intensity_flop_per_byte": self.intensity,
             "roof_fraction": roof.y / min(roof.peak, roof.slope * roof.x),
-            "fixed_s": self.fixed_s,
         }
 
 

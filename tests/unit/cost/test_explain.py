@@ -98,7 +98,21 @@ def test_parts_of_attention_are_its_price(device, q_len, more, heads, **shape):
 @settings(deadline=None, max_examples=25)
 @given(size=st.floats(1.0, 1e11), variant=st.sampled_from(["stream", "rms_norm", "add"]))
 def test_parts_of_a_pass_are_its_price(size, variant):
-    sums_up(EXPLAINERS["elementwise"](site(), bytes=size, variant=variant))
+    here = site()
+    found = EXPLAINERS["elementwise"](here, bytes=size, variant=variant)
+    sums_up(found)
+    peak_s = size / here.device.memory_bandwidth
+    assert found.terms[0].seconds == pytest.approx(peak_s)  # nothing of the class is left in it
+
+
+def test_small_heads_slow_the_inner_loop_not_the_mask():
+    shape = {"batch": 1, "q_len": 4096, "heads": 32, "causal": True}
+    shares = []
+    for head_dim in (128, 64):
+        found = EXPLAINERS["attention"](site(), head_dim=head_dim, **shape)
+        terms = {term.name: term.seconds for term in found.terms}
+        shares.append(terms["masked tiles, uneven blocks"] / terms["arithmetic at peak"])
+    assert shares[1] == pytest.approx(shares[0])
 
 
 @settings(deadline=None, max_examples=40)
