@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.collectives.algorithms import COLLECTIVES, Wire, wires
+from clustersim.cost.collectives.pricing import Explanation as PricedCollective
 from clustersim.cost.collectives.pricing import bus_factor, collective_s, explain_collective
 from clustersim.cost.explain.parts import LEAST_GAIN
 from clustersim.cost.explain.record import Explanation, Hint, Roof, Site, Term, Trust
@@ -47,32 +48,14 @@ def explain_collective_op(
     """
     topology = site.topology
     if topology is None:
-        raise ModelDomainError("a collective needs a topology")
+        raise ModelDomainError(f"{site.device.name} stands alone: a collective needs a topology")
     members = group_members(topology, ranks, per_node)
-    if collective not in COLLECTIVES:
-        hint = did_you_mean(collective, COLLECTIVES, what="known")
-        raise ModelDomainError(f"unknown collective `{collective}`\n  fix: {hint}")
-    if collective == "send_recv" and ranks != 2:
-        raise ModelDomainError(f"send_recv is between 2 ranks, not {ranks}\n  fix: use --ranks 2")
-    if bytes < 1.0:
-        raise ModelDomainError(f"--bytes is {bytes:g}; a message holds at least one byte")
+    _check_collective(collective, bytes, ranks)
     path = group_path(topology, members)
     links = {name: load_link(name) for name in _link_names(path)}
     told = explain_collective(collective, bytes, path, links)
     factor = bus_factor(collective, ranks)
     link, rate = _slowest_link(collective, path, links)
-    nominal_s = factor * bytes / rate
-    at_rate_s = min(nominal_s, told.bandwidth_s)
-    terms = (
-        Term("latency", told.latency_s, "launch, synchronisation, steps"),
-        Term(f"bytes at the rate of {link}", at_rate_s, f"{format_rate(rate)} a rank"),
-        Term(
-            "protocol and algorithm",
-            told.bandwidth_s - at_rate_s,
-            "flags, fences, own shard, congestion",
-        ),
-    )
-    ways = [Term(f"{a}, {p}", seconds) for a, p, seconds in told.rejected]
     # In-switch reduction sends less than a ring and may pass the link rate in this measure.
     peak = max(rate, factor * bytes / told.bandwidth_s)
     bus = told.bus_bandwidth_bytes_per_s
@@ -90,7 +73,7 @@ def explain_collective_op(
         rate_bytes_per_s=bus,
         bound=f"network {'latency' if told.latency_s > told.bandwidth_s else 'bandwidth'}",
         roof=Roof("size", bytes, bus, peak, factor / told.latency_s),
-        terms=tuple(term for term in terms if term.seconds > 0.0),
+        terms=_collective_terms(told, factor * bytes / rate, (link, rate)),
         fixed_s=told.latency_s,
         trust=_trust_in_links(_used_links(path, links)),
         facts={
@@ -102,9 +85,34 @@ def explain_collective_op(
             "latency_equals_bandwidth_at_bytes": bytes * told.latency_s / told.bandwidth_s,
             "switch_hops": path.switch_hops,
         },
-        rejected=tuple(ways),
+        rejected=tuple(Term(f"{a}, {p}", seconds) for a, p, seconds in told.rejected),
         hints=_collective_hints(collective, bytes, (path, links), told.total_s),
     )
+
+
+def _check_collective(collective: str, size_bytes: float, ranks: int) -> None:
+    if collective not in COLLECTIVES:
+        hint = did_you_mean(collective, COLLECTIVES, what="known")
+        raise ModelDomainError(f"unknown collective `{collective}`\n  fix: {hint}")
+    if collective == "send_recv" and ranks != 2:
+        raise ModelDomainError(f"send_recv is between 2 ranks, not {ranks}\n  fix: use --ranks 2")
+    if size_bytes < 1.0:
+        raise ModelDomainError(f"--bytes is {size_bytes:g}; a message holds at least one byte")
+
+
+def _collective_terms(
+    told: PricedCollective, nominal_s: float, slowest: tuple[str, float]
+) -> tuple[Term, ...]:
+    """Parts of the time: latency, bytes at the rate of the slowest link, what is beyond it."""
+    link, rate = slowest
+    at_rate_s = min(nominal_s, told.bandwidth_s)
+    beyond_s = told.bandwidth_s - at_rate_s
+    terms = (
+        Term("latency", told.latency_s, "launch, synchronisation, steps"),
+        Term(f"bytes at the rate of {link}", at_rate_s, f"{format_rate(rate)} a rank"),
+        Term("protocol and algorithm", beyond_s, "flags, fences, own shard, congestion"),
+    )
+    return tuple(term for term in terms if term.seconds > 0.0)
 
 
 def group_members(topology: Topology, ranks: int, per_node: int | None) -> NDArray[np.int64]:

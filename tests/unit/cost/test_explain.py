@@ -203,6 +203,11 @@ def test_only_links_that_are_crossed_are_answered_for():
     assert EXPLAINERS["collective"](here, ranks=8, **shape).facts["slowest_link"] == "nvlink5"
 
 
+def test_a_collective_of_one_device_is_refused_by_its_name():
+    with pytest.raises(ModelDomainError, match="h100_sxm_80gb stands alone"):
+        EXPLAINERS["collective"](site(), collective="all_reduce", bytes=1.0, ranks=2)
+
+
 def test_members_stand_on_the_first_gpus_of_each_node():
     cluster = load_topology("dgx_h100")
     assert group_members(cluster, 4, 2).tolist() == [0, 1, 8, 9]
