@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.quantised import FORMATS, format_of, repeated_s
+from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
@@ -37,14 +38,14 @@ QUANTISE = (
 
 def product_shape(columns: Columns) -> tuple[Floats, Floats, Floats, Floats]:
     """m, n, k and a batch of one, float64 (n,); NaN where a dim is below 1."""
-    m, n, k = (np.asarray(columns[name], dtype=np.float64) for name in ("m", "n", "k"))
+    m, n, k = numbers(columns, "m", "n", "k")
     legal = (m >= 1) & (n >= 1) & (k >= 1)
     return tuple(np.where(legal, dim, np.nan) for dim in (m, n, k, np.ones(m.size)))  # type: ignore[return-value]
 
 
 def dtype_sections(columns: Columns) -> NDArray[np.str_]:
     """`gemm/DTYPE` of rows whose datatype is known, "" elsewhere."""
-    dtypes = np.asarray(columns["dtype"]).astype(str)
+    dtypes = words(columns, "dtype")
     return np.where(np.isin(dtypes, list(FORMATS)), np.char.add("gemm/", dtypes), "")
 
 
@@ -75,7 +76,8 @@ def predict_by_dtype(
     suffix : str
         What follows the datatype in the name of a section.
     sustained : bool
-        An unbroken stream of kernels.
+        An unbroken stream of kernels. Coefficients of a section with the suffix were fitted to
+        such a stream and know its clocks, those of the datatype do not.
     """
     times = np.full(dtypes.size, np.nan)
     for dtype in np.unique(dtypes):
@@ -84,15 +86,15 @@ def predict_by_dtype(
             continue
         dims = tuple(np.ascontiguousarray(dim[rows]) for dim in shape)
         name = str(dtype) + suffix
-        section = name if name in profile.gemm else str(dtype)
+        own = name in profile.gemm
         try:
             times[rows] = repeated_s(
                 (dims[0], dims[1], dims[2], dims[3]),
                 str(dtype),
                 device,
                 profile,
-                section,
-                sustained,
+                name if own else str(dtype),
+                sustained and not own,
             )
         except ModelDomainError:
             continue  # a device without matrix units for it
@@ -100,7 +102,7 @@ def predict_by_dtype(
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    dtypes = np.asarray(columns["dtype"]).astype(str)
+    dtypes = words(columns, "dtype")
     return predict_by_dtype(product_shape(columns), dtypes, device, profile)
 
 
@@ -110,10 +112,6 @@ def product_size(columns: Columns) -> Floats:
     return 2.0 * m * n * k
 
 
-def _variant(columns: Columns) -> NDArray[np.str_]:
-    return np.full(len(columns["m"]), "", dtype=np.str_)
-
-
 FAMILY = Family(
     stem=STEM,
     required=("dtype", "m", "n", "k"),
@@ -121,5 +119,5 @@ FAMILY = Family(
     coefficients=_coefficients,
     predict=_predict,
     size=product_size,
-    variant=_variant,
+    variant=no_variant,
 )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.quantised import FORMATS
+from clustersim.cost.measured.columns import words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.measured.gemm import PRODUCT, predict_by_dtype, product_shape, product_size
 from clustersim.spec.device import Device
@@ -19,7 +20,7 @@ SUFFIX = "_in_layer"
 
 
 def _sections(columns: Columns) -> NDArray[np.str_]:
-    dtypes = np.asarray(columns["dtype"]).astype(str)
+    dtypes = words(columns, "dtype")
     names = np.char.add(np.char.add("gemm/", dtypes), SUFFIX)
     return np.where(np.isin(dtypes, list(FORMATS)), names, "")
 
@@ -29,15 +30,8 @@ def _coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    dtypes = np.asarray(columns["dtype"]).astype(str)
-    own = all(str(dtype) + SUFFIX in profile.gemm for dtype in np.unique(dtypes))
-    return predict_by_dtype(
-        product_shape(columns), dtypes, device, profile, SUFFIX, sustained=not own
-    )
-
-
-def _variant(columns: Columns) -> NDArray[np.str_]:
-    return np.asarray(columns.get("kernel", np.full(len(columns["m"]), ""))).astype(str)
+    dtypes = words(columns, "dtype")
+    return predict_by_dtype(product_shape(columns), dtypes, device, profile, SUFFIX, sustained=True)
 
 
 FAMILY = Family(
@@ -47,5 +41,5 @@ FAMILY = Family(
     coefficients=_coefficients,
     predict=_predict,
     size=product_size,
-    variant=_variant,
+    variant=lambda columns: words(columns, "kernel"),
 )

@@ -41,6 +41,17 @@ def test_a_datatype_without_units_runs_in_sixteen_bits():
     assert np.isfinite(gemm.FAMILY.predict(columns, DEVICE, PROFILE)[0])
 
 
+def test_a_row_in_a_layer_costs_the_same_whatever_stands_beside_it():
+    alone = rows(dtype=["fp16"], m=[4096], n=[8192], k=[8192])
+    beside = rows(dtype=["fp16", "bf16", "fp3"], m=[4096] * 3, n=[8192] * 3, k=[8192] * 3)
+    one, many = (gemm_in_layer.FAMILY.predict(c, DEVICE, PROFILE) for c in (alone, beside))
+    assert "fp16_in_layer" in PROFILE.gemm
+    assert "bf16_in_layer" not in PROFILE.gemm
+    assert many[0] == one[0]
+    short = gemm.FAMILY.predict(beside, DEVICE, PROFILE)
+    assert many[1] > short[1]  # coefficients of the datatype at the clocks of a stream
+
+
 def test_batched_products_of_latent_attention_name_their_datatype():
     columns = rows(
         op=["q_absorb", "v_up", "v_up"],
