@@ -6,14 +6,8 @@ import numpy as np
 
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
 from clustersim.cost.compute.gemm import dtype_bytes
-from clustersim.cost.measured.attention_rows import (
-    Names,
-    Rows,
-    by_names,
-    column,
-    no_variant,
-    text,
-)
+from clustersim.cost.measured.attention_rows import Names, Rows, by_names
+from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -48,7 +42,9 @@ COEFFICIENTS = (
 def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
     """Batches of some rows: all sequences of a row have the same context."""
     names = ("batch", "kv_len", "window", "q_heads", "kv_heads", "head_dim")
-    batch, context, window, heads, kv_heads, d = (column(columns, name)[rows] for name in names)
+    batch, context, window, heads, kv_heads, d = (
+        column[rows] for column in numbers(columns, *names)
+    )
     keys = np.where(window > 0, np.minimum(context, window), context)
     return DecodeShapes(batch, batch * keys, keys, context, heads, kv_heads, d)
 
@@ -58,13 +54,14 @@ def sections(columns: Columns) -> Names:
 
     Which groups a library packs differs between devices.
     """
-    group = column(columns, "q_heads") / column(columns, "kv_heads")
+    heads, kv_heads = numbers(columns, "q_heads", "kv_heads")
+    group = heads / kv_heads
 
     def name(kv_dtype: str, device: str, rows: Rows) -> Names:
         least, limit = GROUPS.get(device, USUAL_GROUPS)
         return np.char.add("decode/", decode_sections(kv_dtype, group[rows], least, limit))
 
-    return by_names(text(columns, "kv_dtype"), text(columns, "device"), name, "U64").astype(str)
+    return by_names(words(columns, "kv_dtype"), words(columns, "device"), name, "U64").astype(str)
 
 
 def coefficients(section: str) -> tuple[Coefficient, ...]:
@@ -78,14 +75,14 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     def price(kv_dtype: str, _: str, rows: Rows) -> Floats:
         return decode_s(shapes_of(columns, rows), device, profile, kv_dtype).total_s
 
-    out = by_names(text(columns, "kv_dtype"), no_variant(columns), price, "f8")
+    out = by_names(words(columns, "kv_dtype"), no_variant(columns), price, "f8")
     return out.astype(np.float64)
 
 
 def size(columns: Columns) -> Floats:
     """Keys and values read. [bytes]"""
     shapes = shapes_of(columns, np.arange(len(columns["batch"])))
-    kv_bytes = np.array([dtype_bytes(name) for name in text(columns, "kv_dtype")])
+    kv_bytes = np.array([dtype_bytes(name) for name in words(columns, "kv_dtype")])
     return np.asarray(2.0 * shapes.total_keys * shapes.kv_heads * shapes.head_dim * kv_bytes)
 
 

@@ -1,4 +1,4 @@
-"""What the three families of attention rows share: columns to shapes, groups of datatypes."""
+"""What the families of attention rows share: columns to shapes, groups of datatypes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.attention import AttentionShapes
-from clustersim.cost.measured.family import Coefficient, Columns, Floats
+from clustersim.cost.compute.prefill import AttentionTimes
+from clustersim.cost.measured.columns import no_variant, numbers, words
+from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.spec.device import Device
+from clustersim.spec.profile import Profile
 
 Names = NDArray[np.str_]
 Rows = NDArray[np.int64]
 
-PREFILL_COEFFICIENTS = (
+PROMPT_COEFFICIENTS = (
     Coefficient("efficiency", 0.05, 1.0),
     Coefficient("exponentials_per_cycle", 1.0, 1e4),
     Coefficient("masked_keys", 0.1, 300.0),
@@ -27,34 +31,53 @@ PREFILL_COEFFICIENTS = (
 )
 
 
-def column(columns: Columns, name: str) -> Floats:
-    """A shape column in 64 bits: the files hold 32-bit integers, whose products overflow."""
-    return np.asarray(columns[name], dtype=np.float64)
+def prompt_family(
+    stem: str,
+    required: tuple[str, ...],
+    group: str,
+    name: Callable[[str, str, Floats], Names],
+    price: Callable[[AttentionShapes, Device, Profile, str, str], AttentionTimes],
+) -> Family:
+    """Family of attention over whole sequences, with or without a mask.
 
+    Parameters
+    ----------
+    stem, required
+        As those of `Family`.
+    group : str
+        Group of the profile that holds its sections.
+    name : callable
+        Datatypes of the arithmetic and of the cache ("" where a file has none), head sizes (n,):
+        the section of each row in the group.
+    price : callable
+        Shapes, device, profile and both datatypes: times of calls with warm buffers.
+    """
 
-def text(columns: Columns, name: str, absent: str = "") -> Names:
-    """A column of names; a file that lacks it has `absent` in all rows."""
-    if name not in columns:
-        return np.full(len(columns["batch"]), absent)
-    return np.asarray(columns[name]).astype(str)
+    def sections(columns: Columns) -> Names:
+        (heads,) = numbers(columns, "head_dim")
 
+        def named(dtype: str, kv_dtype: str, rows: Rows) -> Names:
+            return np.char.add(f"{group}/", name(dtype, kv_dtype, heads[rows]))
 
-def shapes_of(columns: Columns, rows: Rows) -> AttentionShapes:
-    """Shapes of some rows of a file of prefill or encoder attention."""
+        return by_names(words(columns, "dtype"), words(columns, "kv_dtype"), named, "U64").astype(
+            str
+        )
 
-    def take(name: str) -> Floats:
-        return column(columns, name)[rows]
+    def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
+        def priced(dtype: str, kv_dtype: str, rows: Rows) -> Floats:
+            return price(_shapes_of(columns, rows), device, profile, dtype, kv_dtype).total_s
 
-    windowed = "window" in columns
-    return AttentionShapes(
-        batch=take("batch"),
-        q_len=take("q_len"),
-        kv_len=take("kv_len"),
-        heads=take("q_heads"),
-        kv_heads=take("kv_heads"),
-        head_dim=take("head_dim"),
-        causal=np.asarray(columns["causal"], dtype=np.bool_)[rows],
-        window=take("window") if windowed else np.zeros(rows.size),
+        found = by_names(words(columns, "dtype"), words(columns, "kv_dtype"), priced, "f8")
+        return found.astype(np.float64)
+
+    return Family(
+        stem=stem,
+        required=required,
+        sections=sections,
+        coefficients=lambda section: PROMPT_COEFFICIENTS,
+        predict=predict,
+        size=_flop,
+        variant=no_variant,
     )
 
 
@@ -71,18 +94,26 @@ def by_names(
     return out
 
 
-def attention_flop(columns: Columns) -> Floats:
+def _shapes_of(columns: Columns, rows: Rows) -> AttentionShapes:
+    """Shapes of some rows of a file of prefill or encoder attention."""
+    names = ("batch", "q_len", "kv_len", "q_heads", "kv_heads", "head_dim")
+    batch, q, kv, heads, kv_heads, d = (column[rows] for column in numbers(columns, *names))
+    causal = np.asarray(columns["causal"], dtype=np.bool_)[rows]
+    return AttentionShapes(batch, q, kv, heads, kv_heads, d, causal, _windows(columns)[rows])
+
+
+def _windows(columns: Columns) -> Floats:
+    """Sliding window of each row; 0, which is none, where the file lacks the column. [tokens]"""
+    if "window" not in columns:
+        return np.zeros(len(columns["batch"]))
+    return numbers(columns, "window")[0]
+
+
+def _flop(columns: Columns) -> Floats:
     """Arithmetic of attention over the keys that are seen. [FLOP]"""
-    batch, q, kv, heads, d = (
-        column(columns, name) for name in ("batch", "q_len", "kv_len", "q_heads", "head_dim")
-    )
-    window = column(columns, "window") if "window" in columns else np.zeros(q.size)
+    batch, q, kv, heads, d = numbers(columns, "batch", "q_len", "kv_len", "q_heads", "head_dim")
+    window = _windows(columns)
     causal = np.asarray(columns["causal"], dtype=np.bool_)
     seen = np.where(causal, kv - (q - 1.0) / 2.0, kv)
     seen = np.where(window > 0, np.minimum(seen, window), seen)
     return np.asarray(4.0 * batch * q * heads * d * seen)
-
-
-def no_variant(columns: Columns) -> Names:
-    """Attention files hold one operator each."""
-    return np.full(len(columns["batch"]), "")

@@ -8,11 +8,13 @@ links, not to a device's profile: `calibrate` fits them into a link file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.collectives import COLLECTIVES, Links, collective_s
+from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.fabrics import Place, is_known, path_of, shipped_link
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.hardware.paths import GroupPath
@@ -38,8 +40,8 @@ def collective_groups(columns: Columns) -> list[Group]:
     list of (str, Place, ndarray of int)
         Collective, place and row numbers; only rows inside the domain.
     """
-    names = columns["collective"].astype(str)
-    inside = np.isin(names, COLLECTIVES) & (columns["library"].astype(str) == LIBRARY)
+    names = words(columns, "collective")
+    inside = np.isin(names, COLLECTIVES) & (words(columns, "library") == LIBRARY)
     return by_place(columns, names, inside, columns["ranks"])
 
 
@@ -49,12 +51,30 @@ def by_place(
     inside: NDArray[np.bool_],
     ranks: NDArray[np.generic],
 ) -> list[Group]:
+    """Rows of one name at one place together.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With `topology`, `nodes` and, where known, the rate of a node's adapters. [bytes/s]
+    names : ndarray of str (n,)
+        Collective of each row.
+    inside : ndarray of bool (n,)
+        Rows inside the domain of the family.
+    ranks : ndarray (n,)
+        Ranks of the group.
+
+    Returns
+    -------
+    list of Group
+        Only rows whose fabric is known.
+    """
     rates = columns.get("nic_bw_bytes_per_s_per_node", np.full(names.size, np.nan))
-    keys = {
+    keys: dict[str, NDArray[Any]] = {
         "name": names,
-        "topology": columns["topology"].astype(str),
+        "topology": words(columns, "topology"),
         "ranks": ranks.astype(np.float64),
-        "nodes": columns["nodes"].astype(np.float64),
+        "nodes": numbers(columns, "nodes")[0],
         "rate": np.nan_to_num(rates.astype(np.float64), nan=-1.0),
     }
     codes = np.zeros(names.size, dtype=np.int64)
@@ -88,7 +108,7 @@ def predict_groups(
     links : mapping of str to Link, optional
         Coefficients before those of the shipped files.
     """
-    sizes = columns["bytes"].astype(np.float64)
+    sizes = numbers(columns, "bytes")[0]
     predicted_s = np.full(sizes.size, np.nan)
     for name, place, rows in groups:
         path = path_of(place, device)
@@ -128,7 +148,7 @@ def no_coefficients(section: str) -> tuple[Coefficient, ...]:
 
 def size_bytes(columns: Columns) -> Floats:
     """Message sizes. [bytes]"""
-    return columns["bytes"].astype(np.float64)
+    return numbers(columns, "bytes")[0]
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
@@ -142,5 +162,5 @@ FAMILY = Family(
     coefficients=no_coefficients,
     predict=_predict,
     size=size_bytes,
-    variant=lambda columns: columns["collective"].astype(str),
+    variant=lambda columns: words(columns, "collective"),
 )

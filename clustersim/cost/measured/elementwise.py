@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.elementwise import Passes, warm_pass_s
+from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -44,18 +45,18 @@ ROWS = (Coefficient("row_setup_s", 1e-9, 1e-5), Coefficient("row_bandwidth", 1e9
 
 
 def _passes(columns: Columns) -> Passes:
-    op = columns["op"].astype(str)
-    cols = columns["cols"].astype(np.float64)
+    op = words(columns, "op")
+    rows, cols = numbers(columns, "rows", "cols")
     element = np.zeros(op.size)
     for name, size in ELEMENT_BYTES.items():
         element[op == name] = size
     twice = (op == "residual_add") & (cols == PARALLEL_RESIDUAL_COLS)
     kernels = np.where(twice, 2.0, 1.0)
-    return Passes(columns["rows"].astype(np.float64), cols * element * kernels, kernels)
+    return Passes(rows, cols * element * kernels, kernels)
 
 
 def _sections(columns: Columns) -> NDArray[np.str_]:
-    op = columns["op"].astype(str)
+    op = words(columns, "op")
     sections = np.full(op.size, "", dtype="<U32")
     legal = (columns["rows"] >= 1) & (columns["cols"] >= 1)
     for name, kind in CLASSES.items():
@@ -90,5 +91,5 @@ FAMILY = Family(
     coefficients=_coefficients,
     predict=_predict,
     size=_size,
-    variant=lambda columns: columns["op"].astype(str),
+    variant=lambda columns: words(columns, "op"),
 )

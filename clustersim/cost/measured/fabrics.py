@@ -96,13 +96,12 @@ def path_of(place: Place, device: Device) -> GroupPath | None:
         return None
     across = place.nodes > 1 and inner != RACK
     per_node = -(-place.ranks // place.nodes)
-    kind = INNER_KINDS[inner]
     return GroupPath(
         ranks=place.ranks,
         nodes=place.nodes,
         ranks_per_node=per_node,
         domains=place.nodes if across else 1,
-        scale_up_kind=kind if link.startswith(("nvlink", "xgmi")) else "pcie",
+        scale_up_kind=INNER_KINDS[inner] if link.startswith("nvlink") else "pcie",
         scale_up_link=link,
         scale_up_bytes_per_s=rate,
         nic_link=_transport(nics) if across else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.transfers import DRIVE, LINK, transfer_s
 from clustersim.spec.device import Device
@@ -24,24 +25,22 @@ COEFFICIENTS = (
 
 
 def _sections(columns: Columns) -> NDArray[np.str_]:
-    known = np.isin(columns["op"].astype(str), sorted(LINK | DRIVE)) & (columns["bytes"] > 0)
+    known = np.isin(words(columns, "op"), sorted(LINK | DRIVE)) & (columns["bytes"] > 0)
     return np.where(known, "transfer", "")
 
 
 def _bounced(columns: Columns) -> NDArray[np.bool_]:
     """Rows by way of host memory; where the method is not known, storage is direct."""
-    if "method" not in columns:
-        return np.zeros(columns["op"].size, dtype=np.bool_)
-    return np.asarray(columns["method"].astype(str) == BOUNCED)
+    return np.asarray(words(columns, "method") == BOUNCED)
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     seconds = np.full(columns["op"].size, np.nan)
     if profile.transfer is None:
         return seconds
-    ops, known, bounced = columns["op"].astype(str), _sections(columns) != "", _bounced(columns)
-    size_bytes = columns["bytes"].astype(np.float64)
-    drives = np.maximum(columns["units"].astype(np.float64), 1.0)
+    ops, known, bounced = words(columns, "op"), _sections(columns) != "", _bounced(columns)
+    size_bytes, drives = numbers(columns, "bytes", "units")
+    drives = np.maximum(drives, 1.0)
     for op in np.unique(ops[known]):
         for way in (False, True):
             mine = np.flatnonzero(known & (ops == op) & (bounced == way))
@@ -58,6 +57,6 @@ FAMILY = Family(
     sections=_sections,
     coefficients=lambda section: COEFFICIENTS,
     predict=_predict,
-    size=lambda columns: columns["bytes"].astype(np.float64),
-    variant=lambda columns: columns["op"].astype(str),
+    size=lambda columns: numbers(columns, "bytes")[0],
+    variant=lambda columns: words(columns, "op"),
 )

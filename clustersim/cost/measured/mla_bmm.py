@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.quantised import repeated_s
+from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.measured.gemm import LOOP, PRODUCT, QUANTISE
 from clustersim.errors import ModelDomainError
@@ -24,8 +25,7 @@ CASES = ("bf16", "fp8_block")
 
 def _cases(columns: Columns) -> NDArray[np.str_]:
     """Datatype of the product itself, "" outside the domain."""
-    dtypes = np.asarray(columns["dtype"]).astype(str)
-    labels = np.asarray(columns.get("kernel", np.full(dtypes.size, ""))).astype(str)
+    dtypes, labels = words(columns, "dtype"), words(columns, "kernel")
     wide = (np.char.find(labels, WIDENED) >= 0) | np.isin(dtypes, ("bf16", "fp16"))
     narrow = np.isin(dtypes, ("fp8", "fp8_block"))
     return np.where(wide, "bf16", np.where(narrow, "fp8_block", ""))
@@ -42,11 +42,10 @@ def _coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def _shape(columns: Columns) -> tuple[Floats, Floats, Floats, Floats]:
-    tokens, heads, nope, latent, value = (
-        np.asarray(columns[name], dtype=np.float64)
-        for name in ("tokens", "heads", "qk_nope_dim", "kv_lora_rank", "v_dim")
+    tokens, heads, nope, latent, value = numbers(
+        columns, "tokens", "heads", "qk_nope_dim", "kv_lora_rank", "v_dim"
     )
-    absorb = np.asarray(columns["op"]).astype(str) == "q_absorb"
+    absorb = words(columns, "op") == "q_absorb"
     legal = (np.minimum(tokens, heads) >= 1) & (np.minimum(nope, np.minimum(latent, value)) >= 1)
     m = np.where(legal, tokens, np.nan)
     return m, np.where(absorb, latent, value), np.where(absorb, nope, latent), heads
@@ -74,10 +73,6 @@ def _size(columns: Columns) -> Floats:
     return 2.0 * m * n * k * batch
 
 
-def _variant(columns: Columns) -> NDArray[np.str_]:
-    return np.asarray(columns["op"]).astype(str)
-
-
 FAMILY = Family(
     stem="mla_bmm",
     required=("op", "dtype", "tokens", "heads", "qk_nope_dim", "kv_lora_rank", "v_dim"),
@@ -85,5 +80,5 @@ FAMILY = Family(
     coefficients=_coefficients,
     predict=_predict,
     size=_size,
-    variant=_variant,
+    variant=lambda columns: words(columns, "op"),
 )

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.mla import WIDE, WIDE_HEADS, MlaSizes, mla_cache_s
+from clustersim.cost.measured.columns import no_variant
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
-from clustersim.cost.measured.mla_prefill import FIELDS, by_cache, mla_shapes, no_variant, work
+from clustersim.cost.measured.mla_prefill import FIELDS, by_cache, mla_shapes, work
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.mla import MlaShapes
-from clustersim.cost.compute.mla_module import MlaBlock, mla_module_s
+from clustersim.cost.compute.mla_module import DEEPSEEK_V3, MlaBlock, mla_module_s
+from clustersim.cost.measured.columns import words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.measured.mla_prefill import FIELDS, legal, mla_shapes
 from clustersim.errors import ModelDomainError
@@ -29,17 +30,17 @@ COEFFICIENTS = (
 
 
 def _sections(columns: Columns) -> NDArray[np.str_]:
-    phase = columns["phase"].astype(str)
-    known = np.isin(phase, PHASES) & legal(columns) & (columns["model"].astype(str) == MODEL)
+    phase = words(columns, "phase")
+    known = np.isin(phase, PHASES) & legal(columns) & (words(columns, "model") == MODEL)
     known &= (phase == "prefill") | (columns["q_len"] == 1)
     return np.where(known, np.strings.add(f"{STEM}/", phase), "")
 
 
 def _groups(columns: Columns) -> NDArray[np.str_]:
-    groups = columns["phase"].astype(str)
+    groups = words(columns, "phase")
     for name in ("kv_dtype", "gemm_dtype", "kernel"):
         if name in columns:
-            groups = np.strings.add(np.strings.add(groups, "|"), columns[name].astype(str))
+            groups = np.strings.add(np.strings.add(groups, "|"), words(columns, name))
     return groups
 
 
@@ -73,8 +74,12 @@ def _size(columns: Columns) -> Floats:
     """Arithmetic of projections and attention, up to a factor."""
     s = mla_shapes(columns)
     tokens = s.batch * s.q_len
-    weights = 2112.0 * 7168.0 + s.heads * (192.0 * 1536.0 + 256.0 * 512.0 + 128.0 * 7168.0)
-    keys = np.where(columns["phase"].astype(str) == "prefill", s.kv_len * 160.0, s.kv_len * 1088.0)
+    w = DEEPSEEK_V3
+    down = w.hidden * (w.query_latent + w.latent + w.rotary)
+    up = (w.key + w.rotary) * w.query_latent + (w.key + w.value) * w.latent
+    weights = down + s.heads * (up + w.value * w.hidden)
+    expanded, absorbed = (w.key + w.rotary + w.value) / 2.0, 2.0 * w.latent + w.rotary
+    keys = np.where(words(columns, "phase") == "prefill", expanded, absorbed) * s.kv_len
     return np.asarray(tokens * (weights + s.heads * keys))
 
 
@@ -85,5 +90,5 @@ FAMILY = Family(
     coefficients=lambda section: COEFFICIENTS,
     predict=_predict,
     size=_size,
-    variant=lambda columns: columns["phase"].astype(str),
+    variant=lambda columns: words(columns, "phase"),
 )

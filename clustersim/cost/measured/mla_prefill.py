@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_prefill_s
+from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -26,7 +27,7 @@ COEFFICIENTS = (
 
 def mla_shapes(columns: Columns) -> MlaShapes:
     """Shape columns as float64."""
-    return MlaShapes(*(columns[field].astype(np.float64) for field in FIELDS))
+    return MlaShapes(*numbers(columns, *FIELDS))
 
 
 def legal(columns: Columns) -> NDArray[np.bool_]:
@@ -38,7 +39,7 @@ def legal(columns: Columns) -> NDArray[np.bool_]:
 
 def by_cache(stem: str, columns: Columns) -> NDArray[np.str_]:
     """Section of each row: the family and the datatype of its cache."""
-    kv_dtype = columns["kv_dtype"].astype(str)
+    kv_dtype = words(columns, "kv_dtype")
     known = legal(columns) & np.isin(kv_dtype, ("bf16", "fp8"))
     return np.where(known, np.strings.add(f"{stem}/", kv_dtype), "")
 
@@ -47,11 +48,6 @@ def work(columns: Columns) -> Floats:
     """Pairs of queries and keys over all heads."""
     s = mla_shapes(columns)
     return np.asarray(s.batch * s.heads * s.q_len * s.kv_len)
-
-
-def no_variant(columns: Columns) -> NDArray[np.str_]:
-    """One operation in the file."""
-    return np.full(columns["batch"].size, "", dtype=np.str_)
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:

@@ -7,13 +7,12 @@ tensor-parallel shares.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.moe import FORMATS, ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.routing import BALANCED, POWER_LAW, expert_loads
+from clustersim.cost.measured.columns import numbers, take, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -35,18 +34,6 @@ COEFFICIENTS = (
 )
 
 
-def floats(columns: Columns, *names: str) -> list[Floats]:
-    """Columns as float64, before any product of them."""
-    return [np.asarray(columns[name], dtype=np.float64) for name in names]
-
-
-def texts(columns: Columns, name: str) -> NDArray[np.str_]:
-    """A column of words; empty where the file lacks it."""
-    if name not in columns:
-        return np.full(np.asarray(columns["tokens"]).shape, "", dtype=np.str_)
-    return np.asarray(columns[name]).astype(np.str_)
-
-
 def exponents(routing: NDArray[np.str_]) -> Floats:
     """Exponent of each routing; 0 is balanced, NaN is unknown."""
     names, place = np.unique(routing, return_inverse=True)
@@ -64,15 +51,15 @@ def _exponent(name: str) -> float:
 
 def sections(columns: Columns) -> NDArray[np.str_]:
     """Section of each row, ``moe/<format>``; "" outside the domain."""
-    dtype = texts(columns, "dtype")
-    fast = np.char.find(texts(columns, "kernel"), "min_latency") >= 0
+    dtype = words(columns, "dtype")
+    fast = np.char.find(words(columns, "kernel"), "min_latency") >= 0
     keys = np.char.add(dtype, np.where(fast, MIN_LATENCY, ""))
-    tokens, hidden, intermediate, experts, top_k, tp, ep = floats(columns, *SHAPE)
+    tokens, hidden, intermediate, experts, top_k, tp, ep = numbers(columns, *SHAPE)
     sizes = np.stack([tokens, hidden, intermediate, experts, top_k, tp, ep])
     legal = (sizes >= 1).all(axis=0) & (top_k <= experts)
     legal &= np.mod(experts, np.maximum(ep, 1.0)) == 0
     legal &= np.mod(intermediate, np.maximum(tp, 1.0)) == 0
-    legal &= np.isfinite(exponents(texts(columns, "routing"))) & np.isin(keys, tuple(FORMATS))
+    legal &= np.isfinite(exponents(words(columns, "routing"))) & np.isin(keys, tuple(FORMATS))
     return np.where(legal, np.char.add("moe/", keys), "")
 
 
@@ -88,11 +75,9 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     known = np.isin(found, [f"moe/{key}" for key in profile.moe])
     if not known.any():
         return time_s
-    chosen: dict[str, NDArray[Any]] = {
-        name: np.asarray(column)[known] for name, column in columns.items()
-    }
-    tokens, hidden, intermediate, experts, top_k, tp, ep = floats(chosen, *SHAPE)
-    exponent = exponents(texts(chosen, "routing"))
+    chosen = take(columns, known)
+    tokens, hidden, intermediate, experts, top_k, tp, ep = numbers(chosen, *SHAPE)
+    exponent = exponents(words(chosen, "routing"))
     gated = np.asarray(chosen["gated"]).astype(bool)
     shape = ExpertShape(hidden, intermediate / tp, experts / ep, gated)
     part_s = np.empty(tokens.shape)
@@ -110,7 +95,7 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 def size(columns: Columns) -> Floats:
     """Arithmetic of a balanced rank. [FLOP]"""
-    tokens, hidden, intermediate, top_k, tp, ep = floats(
+    tokens, hidden, intermediate, top_k, tp, ep = numbers(
         columns, "tokens", "hidden", "intermediate", "topk", "tp", "ep"
     )
     products = np.where(np.asarray(columns["gated"]).astype(bool), 3.0, 2.0)
@@ -119,7 +104,7 @@ def size(columns: Columns) -> Floats:
 
 def variant(columns: Columns) -> NDArray[np.str_]:
     """Routing of each row."""
-    return texts(columns, "routing")
+    return words(columns, "routing")
 
 
 FAMILY = Family(

@@ -8,12 +8,12 @@ as ``nvswitch+infiniband_8x400g``.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.collectives.expert import Exchange, exchange_s
+from clustersim.cost.measured.columns import numbers, take, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -43,36 +43,29 @@ BETWEEN_NODES = (
 )
 
 
-def _text(columns: Columns, name: str) -> NDArray[np.str_]:
-    if name not in columns:
-        return np.full(np.asarray(columns["tokens_per_rank"]).shape, "", dtype=np.str_)
-    return np.asarray(columns[name]).astype(np.str_)
-
-
 def _nodes(columns: Columns) -> Floats:
     """Nodes that only adapters join: a rack of one NVLink domain is one."""
-    nodes = np.asarray(columns["nodes"], dtype=np.float64)
-    racks = np.char.find(_text(columns, "topology"), "rack") >= 0
+    (nodes,) = numbers(columns, "nodes")
+    racks = np.char.find(words(columns, "topology"), "rack") >= 0
     return np.where(racks, 1.0, nodes)
 
 
 def _adapters(columns: Columns) -> Floats:
     """Adapters' rate of one rank, from the topology; NaN where it states none. [bytes/s]"""
-    names, place = np.unique(_text(columns, "topology"), return_inverse=True)
+    names, place = np.unique(words(columns, "topology"), return_inverse=True)
     rates = np.full(names.shape, np.nan)
     for index, name in enumerate(names):
         found = ADAPTERS.search(str(name))
         if found:
             rates[index] = int(found[1]) * int(found[2]) * 1e9 / 8.0
-    ranks, nodes = (np.asarray(columns[name], dtype=np.float64) for name in ("ranks", "nodes"))
+    ranks, nodes = numbers(columns, "ranks", "nodes")
     return np.asarray(rates[place.reshape(-1)] / (ranks / nodes))
 
 
 def sections(columns: Columns) -> NDArray[np.str_]:
     """Section of each row, ``expert_exchange/<mode>_<phase>``; "" outside the domain."""
-    mode, phase, dtype = (_text(columns, name) for name in ("mode", "phase", "dtype"))
-    numbers = [np.asarray(columns[name], dtype=np.float64) for name in SHAPE]
-    tokens, hidden, top_k, experts, ranks, nodes, _ = numbers
+    mode, phase, dtype = (words(columns, name) for name in ("mode", "phase", "dtype"))
+    tokens, hidden, top_k, experts, ranks, nodes, _ = numbers(columns, *SHAPE)
     legal = (np.stack([tokens, hidden, top_k, nodes]) >= 1).all(axis=0) & (ranks >= 2)
     legal &= (top_k <= experts) & (np.mod(ranks, np.maximum(nodes, 1.0)) == 0)
     legal &= np.isin(mode, MODES) & np.isin(phase, PHASES) & np.isin(dtype, tuple(PAYLOAD_BYTES))
@@ -94,18 +87,14 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     for key, coefficient in profile.expert_exchange.items():
         rows = np.flatnonzero(found == f"expert_exchange/{key}")
         if rows.size:
-            part: dict[str, NDArray[Any]] = {
-                name: np.asarray(column)[rows] for name, column in columns.items()
-            }
-            time_s[rows] = exchange_s(exchange(part), device, coefficient)
+            time_s[rows] = exchange_s(exchange(take(columns, rows)), device, coefficient)
     return time_s
 
 
 def exchange(columns: Columns) -> Exchange:
     """Calls of the rows; results travel in 16 bit, preparation moves counters only."""
-    numbers = [np.asarray(columns[name], dtype=np.float64) for name in SHAPE]
-    tokens, hidden, top_k, experts, ranks, _, sms = numbers
-    dtype, phase = _text(columns, "dtype"), _text(columns, "phase")
+    tokens, hidden, top_k, experts, ranks, _, sms = numbers(columns, *SHAPE)
+    dtype, phase = words(columns, "dtype"), words(columns, "phase")
     size = np.array([PAYLOAD_BYTES[str(name)] for name in dtype])
     size = np.where(phase == "combine", PAYLOAD_BYTES["bf16"], size)
     adapters = _adapters(columns)
@@ -118,23 +107,20 @@ def exchange(columns: Columns) -> Exchange:
         nodes=_nodes(columns),
         sms=np.maximum(sms, 0.0),
         nic_bytes_per_s=np.where(np.isfinite(adapters), adapters, np.inf),
-        per_expert=_text(columns, "mode") == LOW_LATENCY,
-        spread=_text(columns, "routing") == "balanced",
+        per_expert=words(columns, "mode") == LOW_LATENCY,
+        spread=words(columns, "routing") == "balanced",
     )
 
 
 def size(columns: Columns) -> Floats:
     """Elements that a rank sends. [elements]"""
-    tokens, hidden, top_k = (
-        np.asarray(columns[name], dtype=np.float64)
-        for name in ("tokens_per_rank", "hidden", "topk")
-    )
+    tokens, hidden, top_k = numbers(columns, "tokens_per_rank", "hidden", "topk")
     return np.asarray(tokens * hidden * top_k)
 
 
 def variant(columns: Columns) -> NDArray[np.str_]:
     """Mode and phase of each row."""
-    return np.char.add(np.char.add(_text(columns, "mode"), " "), _text(columns, "phase"))
+    return np.char.add(np.char.add(words(columns, "mode"), " "), words(columns, "phase"))
 
 
 FAMILY = Family(

@@ -6,15 +6,13 @@ bf16 with the measured spread of tokens; their coefficients are not fitted here.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.routing import ExpertLoads, loads_from_spread
+from clustersim.cost.measured.columns import numbers, take, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
-from clustersim.cost.measured.moe import floats, texts
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
@@ -30,10 +28,10 @@ PASSES = Coefficient("pass_efficiency", 0.01, 1.0)
 
 def sections(columns: Columns) -> NDArray[np.str_]:
     """Section of each row, ``expert_steps/<step>``; "" outside the domain."""
-    step = texts(columns, "op")
-    numbers = np.stack(floats(columns, "tokens", "hidden", "experts_local", "topk", "tp", "ep"))
-    legal = (numbers >= 1).all(axis=0) & np.isin(step, STEPS)
-    legal &= np.isin(texts(columns, "dtype"), ("bf16", "fp16"))
+    step = words(columns, "op")
+    dims = np.stack(numbers(columns, "tokens", "hidden", "experts_local", "topk", "tp", "ep"))
+    legal = (dims >= 1).all(axis=0) & np.isin(step, STEPS)
+    legal &= np.isin(words(columns, "dtype"), ("bf16", "fp16"))
     return np.where(legal, np.char.add("expert_steps/", step), "")
 
 
@@ -50,9 +48,7 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
         rows = np.flatnonzero(found == f"expert_steps/{step}")
         if not rows.size or (step == GROUPED and FORMAT not in profile.moe):
             continue
-        part: dict[str, NDArray[Any]] = {
-            name: np.asarray(column)[rows] for name, column in columns.items()
-        }
+        part = take(columns, rows)
         if step == GROUPED:
             busy_s = _grouped_s(part, device, profile)
         else:
@@ -63,7 +59,7 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 def _grouped_s(columns: Columns, device: Device, profile: Profile) -> Floats:
     """Time of the fused experts with the measured coefficient of variation of their loads. [s]"""
-    tokens, hidden, intermediate, _, local, top_k, tp, _, routed, spread = floats(columns, *SHAPE)
+    tokens, hidden, intermediate, _, local, top_k, tp, _, routed, spread = numbers(columns, *SHAPE)
     loads: ExpertLoads = loads_from_spread(tokens, top_k, routed, local, spread)
     shape = ExpertShape(hidden, intermediate / tp, local, np.ones(tokens.shape, dtype=bool))
     return moe_s(shape, loads, moe_row(device, profile, FORMAT))[0]
@@ -71,7 +67,7 @@ def _grouped_s(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 def _moved_bytes(step: str, columns: Columns) -> Floats:
     """Traffic of a step: weights and tokens of the router, its scores, or rows of pairs. [bytes]"""
-    tokens, hidden, experts, top_k = floats(columns, "tokens", "hidden", "experts", "topk")
+    tokens, hidden, experts, top_k = numbers(columns, "tokens", "hidden", "experts", "topk")
     if step == "gating_linear":
         return np.asarray(2.0 * (tokens * hidden + hidden * experts + tokens * experts))
     if step == "routing_topk":
@@ -81,13 +77,13 @@ def _moved_bytes(step: str, columns: Columns) -> Floats:
 
 def size(columns: Columns) -> Floats:
     """Elements of the tokens of a step. [elements]"""
-    tokens, hidden = floats(columns, "tokens", "hidden")
+    tokens, hidden = numbers(columns, "tokens", "hidden")
     return np.asarray(tokens * hidden)
 
 
 def variant(columns: Columns) -> NDArray[np.str_]:
     """Step of each row."""
-    return texts(columns, "op")
+    return words(columns, "op")
 
 
 FAMILY = Family(

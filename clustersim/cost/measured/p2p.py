@@ -16,6 +16,7 @@ from clustersim.cost.measured.collective import (
     predict_groups,
     size_bytes,
 )
+from clustersim.cost.measured.columns import words
 from clustersim.cost.measured.family import Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -25,8 +26,8 @@ OPS = ("send_recv",)
 
 def message_groups(columns: Columns) -> list[Group]:
     """Rows of one place together; only those inside the domain."""
-    names = columns["op"].astype(str)
-    inside = np.isin(names, OPS) & (columns["library"].astype(str) == LIBRARY)
+    names = words(columns, "op")
+    inside = np.isin(names, OPS) & (words(columns, "library") == LIBRARY)
     return by_place(columns, names, inside, np.full(names.size, 2))
 
 
@@ -41,5 +42,5 @@ FAMILY = Family(
     coefficients=no_coefficients,
     predict=_predict,
     size=size_bytes,
-    variant=lambda columns: columns["op"].astype(str),
+    variant=lambda columns: words(columns, "op"),
 )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute import kernel_s
+from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.measured.gemm import PRODUCT
 from clustersim.errors import ModelDomainError
@@ -35,11 +36,11 @@ CORE_COEFFICIENTS = (
 
 
 def _sections(columns: Columns) -> NDArray[np.str_]:
-    ops = np.asarray(columns["op"]).astype(str)
-    dtypes = np.asarray(columns["dtype"]).astype(str)
+    ops = words(columns, "op")
+    dtypes = words(columns, "dtype")
     names = np.char.add("gemm/", dtypes)
     names = np.where(np.isin(ops, PRODUCTS), names, "")
-    devices = np.asarray(columns["device"]).astype(str)
+    devices = words(columns, "device")
     cores = np.array([f"attention/{_generation(device)}" for device in devices], dtype=np.str_)
     return np.where(np.isin(ops, list(CORES)), cores, names)
 
@@ -101,14 +102,12 @@ def _is_legal(row: dict[str, float], op: str) -> bool:
 
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    ops, dtypes, out = (
-        np.asarray(columns[name]).astype(str) for name in ("op", "dtype", "out_dtype")
-    )
+    ops, dtypes, out = (words(columns, name) for name in ("op", "dtype", "out_dtype"))
     generation = "flash_3" if "flash_3" in profile.attention else "flash_2"
-    numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in NUMBERS}
+    given = dict(zip(NUMBERS, numbers(columns, *NUMBERS), strict=True))
     times, priced, kernels = np.full(ops.size, np.nan), [], []
     for index, op in enumerate(ops):
-        row = {name: float(column[index]) for name, column in numbers.items()}
+        row = {name: float(column[index]) for name, column in given.items()}
         if (op in CORES or op in PRODUCTS) and _is_legal(row, op):
             priced.append(index)
             kernels.append(_kernel(row, op, str(dtypes[index]), out[index], generation))
@@ -123,14 +122,10 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 
 def _size(columns: Columns) -> Floats:
-    numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in NUMBERS}
-    product = numbers["m"] * numbers["n"] * numbers["k"]
-    core = numbers["q_len"] * numbers["kv_len"] * numbers["q_heads"] * numbers["head_dim"]
-    return 2.0 * numbers["batch"] * np.where(np.isfinite(product), product, core)
-
-
-def _variant(columns: Columns) -> NDArray[np.str_]:
-    return np.asarray(columns["op"]).astype(str)
+    given = dict(zip(NUMBERS, numbers(columns, *NUMBERS), strict=True))
+    product = given["m"] * given["n"] * given["k"]
+    core = given["q_len"] * given["kv_len"] * given["q_heads"] * given["head_dim"]
+    return 2.0 * given["batch"] * np.where(np.isfinite(product), product, core)
 
 
 NUMBERS = (
@@ -144,5 +139,5 @@ FAMILY = Family(
     coefficients=_coefficients,
     predict=_predict,
     size=_size,
-    variant=_variant,
+    variant=lambda columns: words(columns, "op"),
 )
