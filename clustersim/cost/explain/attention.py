@@ -112,7 +112,7 @@ def explain_attention(
             "thread_blocks_per_sm": blocks / site.device.sms,
             "keys_seen_fraction": _pairs(q_len, keys, causal, window) / (float(q_len) * keys),
         },
-        rejected=_generations(kernel, site, backward),
+        rejected=_generations(kernel, site),
         hints=_attention_hints(kernel, site, found),
     )
 
@@ -174,7 +174,7 @@ def _core(site: Site, backward: bool, generation: str, **shape: Any) -> Kernel:
     )
 
 
-def _generations(kernel: Kernel, site: Site, backward: bool) -> tuple[Term, ...]:
+def _generations(kernel: Kernel, site: Site) -> tuple[Term, ...]:
     others = [name for name in site.profile.attention if name != kernel.variant]
     terms = [Term(name, time_of(replace(kernel, variant=name), site)) for name in others]
     return tuple(sorted(terms, key=lambda term: term.seconds))
