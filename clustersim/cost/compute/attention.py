@@ -13,7 +13,7 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class AttentionShapes:
     head_dim: Array
     causal: NDArray[np.bool_]
     window: Array
+
+    def take(self, rows: NDArray[np.intp]) -> AttentionShapes:
+        """The cores of these numbers."""
+        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
 
 
 def attention_row(

@@ -18,7 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from clustersim.cost.compute.elementwise import hit_fraction
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.cost.compute.sections import AttentionTimes, by_section
 from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -27,7 +29,6 @@ from clustersim.spec.profile_attention import DecodeCoefficients, decode_section
 Array = NDArray[np.float64]
 OVERLAP = 3.0  # exponent of the smooth maximum of work, longest block and memory
 QUERY_BYTES = 2.0  # queries and results
-L2_SHARPNESS = 6.0  # how abruptly a working set that is read in turn falls out of L2
 
 
 @dataclass(frozen=True)
@@ -54,26 +55,9 @@ class DecodeShapes:
     kv_heads: Array
     head_dim: Array
 
-
-@dataclass(frozen=True)
-class DecodeTimes:
-    """Time of each batch and its terms, each an ndarray (n,). [s]
-
-    Attributes
-    ----------
-    total_s : ndarray
-    compute_s : ndarray
-        Thread blocks: setup and keys through the SMs.
-    memory_s : ndarray
-        Traffic beyond L2.
-    launch_s : ndarray
-        Floor of the call and combination of splits.
-    """
-
-    total_s: Array
-    compute_s: Array
-    memory_s: Array
-    launch_s: Array
+    def take(self, rows: NDArray[np.intp]) -> DecodeShapes:
+        """The batches of these numbers."""
+        return replace(self, **{name: column[rows] for name, column in vars(self).items()})
 
 
 def batch_contexts(
@@ -108,24 +92,13 @@ def batch_contexts(
     return counts.astype(np.float64), total, longest
 
 
-def l2_hit_fraction(working_set: Array, capacity_bytes: float) -> Array:
-    """Share of the traffic that hits L2 when a working set is read again and again.
-
-    Notes
-    -----
-    1 / (1 + (working set / capacity)^6): half at the capacity. Reading in turn through a cache
-    that drops the oldest line falls off at once; hashed sets and two partitions smear that.
-    """
-    return np.asarray(1.0 / (1.0 + (working_set / capacity_bytes) ** L2_SHARPNESS))
-
-
 def decode_s(
     shapes: DecodeShapes,
     device: Device,
     profile: Profile,
     kv_dtype: str = "bf16",
     warm: bool = True,
-) -> DecodeTimes:
+) -> AttentionTimes:
     """Time of one-token attention over a KV cache.
 
     Parameters
@@ -142,7 +115,7 @@ def decode_s(
 
     Returns
     -------
-    DecodeTimes
+    AttentionTimes
 
     Notes
     -----
@@ -157,29 +130,27 @@ def decode_s(
     group = shapes.heads / shapes.kv_heads
     packed = pick("decode", profile.decode, kv_dtype)
     sections = decode_sections(kv_dtype, group, packed.group_least, packed.group_limit)
-    out = np.zeros((4, group.size))
-    for name in np.unique(sections):
-        rows = np.flatnonzero(sections == name)
-        part = replace(shapes, **{key: value[rows] for key, value in vars(shapes).items()})
-        c = pick("decode", profile.decode, str(name))
-        times = _kernel_s(part, device, c, kv_dtype, warm)
-        out[:, rows] = times.total_s, times.compute_s, times.memory_s, times.launch_s
-    return DecodeTimes(*out)
+    return by_section(
+        sections,
+        lambda rows, name: _kernel_s(
+            shapes.take(rows), device, pick("decode", profile.decode, name), kv_dtype, warm
+        ),
+    )
 
 
 def _kernel_s(
     shapes: DecodeShapes, device: Device, c: DecodeCoefficients, kv_dtype: str, warm: bool
-) -> DecodeTimes:
+) -> AttentionTimes:
     """Steps of one kernel."""
     kv_bytes = 2.0 * shapes.head_dim * dtype_bytes(kv_dtype)
     blocks_s, most = _blocks_s(shapes, device, c, kv_bytes)
     cache = shapes.total_keys * shapes.kv_heads * kv_bytes
     moved = cache + 2.0 * QUERY_BYTES * shapes.sequences * shapes.heads * shapes.head_dim
-    hit = l2_hit_fraction(moved, c.l2_fraction * device.l2_cache) if warm else 0.0
+    hit = hit_fraction(moved, c.l2_fraction * device.l2_cache) if warm else 0.0
     memory_s = moved * (1.0 - hit) / (device.memory_bandwidth * c.memory_efficiency)
     launch_s = c.kernel_floor_s + c.split_overhead_s * (1.0 - 1.0 / most)
     total_s = launch_s + np.cbrt(blocks_s**OVERLAP + memory_s**OVERLAP)
-    return DecodeTimes(total_s, blocks_s, memory_s, launch_s)
+    return AttentionTimes(total_s, blocks_s, memory_s, launch_s)
 
 
 def _blocks_s(

@@ -19,7 +19,7 @@ from clustersim.spec.profile import Profile
 Array = NDArray[np.float64]
 ROWS_PER_SM = 2.0  # thread blocks of 1024 threads on one SM
 RAMP_BYTES = 2.0**14  # traffic of one SM at which half of the ramp is felt
-L2_SHARPNESS = 6.0  # a cyclic pass over a cache turns from all hits to all misses quickly
+L2_SHARPNESS = 6.0  # of the fall from all hits to all misses; assumed, one for all devices
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,11 @@ def hit_fraction(working_bytes: Array, l2_bytes: float) -> Array:
     -------
     ndarray (n,)
         Falls from 1 to 0, steeply near `l2_bytes`.
+
+    Notes
+    -----
+    1 / (1 + (working / l2)^6). Reading in turn through a cache that drops the oldest line falls off
+    at once; hashed sets and two partitions smear that.
     """
     return np.asarray(1.0 / (1.0 + (working_bytes / l2_bytes) ** L2_SHARPNESS))
 

@@ -14,15 +14,15 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.attention import AttentionShapes, visible_keys
-from clustersim.cost.compute.decode import l2_hit_fraction
+from clustersim.cost.compute.elementwise import hit_fraction
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.cost.compute.sections import AttentionTimes, by_section
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.spec.profile_attention import (
@@ -38,33 +38,16 @@ OVERLAP = 3.0  # exponent of the smooth maximum of blocks and their traffic
 
 
 @dataclass(frozen=True)
-class AttentionTimes:
-    """Time of each call and its terms, each an ndarray (n,). [s]
-
-    Attributes
-    ----------
-    total_s : ndarray
-    compute_s : ndarray
-        Thread blocks of the kernel.
-    memory_s : ndarray
-        Traffic of the kernel and of the passes before it.
-    launch_s : ndarray
-        Floor of the call.
-    """
-
-    total_s: Array
-    compute_s: Array
-    memory_s: Array
-    launch_s: Array
-
-
-@dataclass(frozen=True)
 class _Traffic:
     """Bytes of a call: through the kernel, in one pass before it, and held by both."""
 
     kernel: Array
     before: Array
     held: Array
+
+    def take(self, rows: NDArray[np.intp]) -> _Traffic:
+        """The calls of these numbers."""
+        return _Traffic(self.kernel[rows], self.before[rows], self.held[rows])
 
 
 def prefill_s(
@@ -106,13 +89,16 @@ def prefill_s(
     kernel = queries * (SOURCE_BYTES + q_bytes) + cache * kv_bytes
     source = (queries + new) * SOURCE_BYTES
     before = source + queries * q_bytes + new * kv_bytes
-    sections = prefill_sections(dtype, kv_dtype, shapes.head_dim)
-    return _by_section(
-        shapes,
-        _Traffic(kernel, before, kernel + source),
-        sections,
-        lambda part, moved, name: _call_s(
-            part, moved, device, pick("prefill", profile.prefill, name), dtype, warm
+    traffic = _Traffic(kernel, before, kernel + source)
+    return by_section(
+        prefill_sections(dtype, kv_dtype, shapes.head_dim),
+        lambda rows, name: _call_s(
+            shapes.take(rows),
+            traffic.take(rows),
+            device,
+            pick("prefill", profile.prefill, name),
+            dtype,
+            warm,
         ),
     )
 
@@ -132,32 +118,18 @@ def bidirectional_s(
     queries = shapes.batch * shapes.q_len * shapes.heads * shapes.head_dim
     keys = shapes.batch * shapes.kv_len * shapes.kv_heads * shapes.head_dim
     moved = 2.0 * (queries + keys) * dtype_bytes(dtype)
-    sections = bidirectional_sections(dtype, shapes.head_dim)
-    return _by_section(
-        shapes,
-        _Traffic(moved, moved, moved),
-        sections,
-        lambda part, traffic, name: _call_s(
-            part, traffic, device, pick("bidirectional", profile.bidirectional, name), dtype, warm
+    traffic = _Traffic(moved, moved, moved)
+    return by_section(
+        bidirectional_sections(dtype, shapes.head_dim),
+        lambda rows, name: _call_s(
+            shapes.take(rows),
+            traffic.take(rows),
+            device,
+            pick("bidirectional", profile.bidirectional, name),
+            dtype,
+            warm,
         ),
     )
-
-
-def _by_section(
-    shapes: AttentionShapes,
-    traffic: _Traffic,
-    sections: NDArray[np.str_],
-    price: Callable[[AttentionShapes, _Traffic, str], AttentionTimes],
-) -> AttentionTimes:
-    """Each section in one vectorised call."""
-    out = np.zeros((4, traffic.kernel.size))
-    for name in np.unique(sections):
-        rows = np.flatnonzero(sections == name)
-        part = replace(shapes, **{key: value[rows] for key, value in vars(shapes).items()})
-        moved = _Traffic(traffic.kernel[rows], traffic.before[rows], traffic.held[rows])
-        times = price(part, moved, str(name))
-        out[:, rows] = times.total_s, times.compute_s, times.memory_s, times.launch_s
-    return AttentionTimes(*out)
 
 
 def _call_s(
@@ -170,7 +142,7 @@ def _call_s(
 ) -> AttentionTimes:
     """Calls of one kernel."""
     blocks_s = _blocks_s(shapes, device, c, dtype)
-    hit = l2_hit_fraction(traffic.held, c.l2_fraction * device.l2_cache) if warm else 0.0
+    hit = hit_fraction(traffic.held, c.l2_fraction * device.l2_cache) if warm else 0.0
     byte_s = (1.0 - hit + hit / c.l2_ratio) / (device.memory_bandwidth * c.memory_efficiency)
     kernel_s, passes_s = traffic.kernel * byte_s, c.passes * traffic.before * byte_s
     launch_s = np.full(kernel_s.shape, c.kernel_floor_s)

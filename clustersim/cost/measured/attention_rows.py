@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.attention import AttentionShapes
-from clustersim.cost.compute.prefill import AttentionTimes
+from clustersim.cost.compute.sections import AttentionTimes
 from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
