@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustersim.cost.compute import kernel_s, kernels, pricing
+from clustersim.cost.compute import gemm, kernel_s, kernels
 from clustersim.cost.compute import reference as twin
 from clustersim.cost.compute.attention import AttentionShapes, attention_row, attention_s
 from clustersim.cost.compute.gemm import SPLITS, TILES, gemm_row, gemm_s
@@ -114,7 +114,7 @@ def test_long_lists_cost_what_short_ones_do(monkeypatch):
         for m, n, k in shapes
     ]
     short = kernel_s(rows, DEVICES["a100_sxm"], PROFILES["a100_sxm"])
-    monkeypatch.setattr(pricing, "COMPILED_ROWS", 1)
+    monkeypatch.setattr(gemm, "COMPILED_ROWS", 1)
     long = kernel_s(rows, DEVICES["a100_sxm"], PROFILES["a100_sxm"])
     np.testing.assert_allclose(long.alone_s, short.alone_s, rtol=1e-12)
     np.testing.assert_array_equal(long.bound, short.bound)

@@ -22,17 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.errors import ModelDomainError
+from clustersim.kernel_cache import prepare_numba_cache
 from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
 Array = NDArray[np.float64]
 
-# (rows, columns) of the output that one thread block computes.
+COMPILED_ROWS = 2000  # from here on the compiled kernel is worth loading
+
+# (rows, columns) of the output that one thread block computes: those that [1] names for cuBLAS,
+# without 256 x 64 and 64 x 256.
 TILES = np.array(
     [[256, 128], [128, 256], [128, 128], [128, 64], [64, 128], [64, 64]], dtype=np.float64
 )
-# A product of few tiles shares k among idle SMs (first entry: as many as are idle).
+# A product of few tiles shares k among idle SMs (first entry: as many as are idle). What follows
+# on splits is assumed, one rule for all devices: libraries do not print their heuristics.
 SPLITS = np.array([0, 2, 3, 5], dtype=np.float64)
 K_STEP = 32.0  # elements of k that one main-loop iteration consumes
 LEAST_SPLIT_K = 128.0  # elements; shorter pieces of k are not worth a split
@@ -187,12 +192,31 @@ def gemm_s(
     ceil(sT/S) shorter waves and pays for writing and reading partial sums. The best choice,
     tiles_s, meets the traffic as (tiles_s^3 + traffic_s^3)^(1/3), or as squares where overlap_norm
     is 2, and the power limit flop / power_flop_per_s as an 8-norm; the
-    limit is felt by x/(1+x), x = t / power_ramp. Domain: 1 <= m, n, k <= 2^20.
+    limit is felt by x/(1+x), x = t / power_ramp. The exponents 3 and 8 are assumed, smooth maxima
+    of one sharpness for all devices. Domain: 1 <= m, n, k <= 2^20.
     """
     m, n, k, batch = shape
     tiles_s = _best_tiles_s(shape, traffic_bytes, slow, row, splits)
     traffic_s = traffic_bytes / row[2]
     return limited_s(tiles_s, traffic_s, 2.0 * m * n * k * batch, row), tiles_s, traffic_s
+
+
+def any_gemm_s(
+    shape: tuple[Array, Array, Array, Array],
+    traffic_bytes: Array,
+    slow: Array,
+    row: Array,
+    splits: Array = SPLITS,
+) -> tuple[Array, Array, Array]:
+    """Times of `gemm_s`: of a long list by the compiled kernel, which short ones never load."""
+    if traffic_bytes.size < COMPILED_ROWS:
+        return gemm_s(shape, traffic_bytes, slow, row, splits)
+    prepare_numba_cache()
+    from clustersim.cost.compute import kernels  # Numba: only where it pays
+
+    out: Array = np.empty((3, traffic_bytes.size))
+    kernels.gemm_s(*shape, traffic_bytes, slow, row, TILES, splits, out)
+    return out[0], out[1], out[2]
 
 
 def limited_s(tiles_s: Array, traffic_s: Array, flop: Array, row: Array) -> Array:

@@ -18,22 +18,18 @@ from numpy.typing import NDArray
 from clustersim.cost.compute.attention import AttentionShapes, attention_row, attention_s
 from clustersim.cost.compute.elementwise import cold_pass_s
 from clustersim.cost.compute.gemm import (
-    SPLITS,
-    TILES,
     alignment_factor,
+    any_gemm_s,
     dtype_bytes,
     gemm_row,
-    gemm_s,
     matrix_peak,
 )
 from clustersim.errors import ModelDomainError
-from clustersim.kernel_cache import prepare_numba_cache
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.workload.operators import Kernel, KernelKind
 
 Array = NDArray[np.float64]
-COMPILED_ROWS = 2000  # from here on the compiled kernel is worth loading
 Priced = tuple[Array, Array, Array]
 
 
@@ -159,14 +155,7 @@ def _price_gemm(
     contiguous = np.gcd(n.astype(np.int64), (m if variant == "wgrad" else k).astype(np.int64))
     slow = alignment_factor(contiguous, batch > 1, dtype, device, profile)
     row = gemm_row(device, profile, dtype, sustained)
-    if len(rows) < COMPILED_ROWS:
-        return gemm_s((m, n, k, batch), traffic, slow, row)
-    prepare_numba_cache()
-    from clustersim.cost.compute import kernels  # Numba: only where it pays
-
-    out = np.empty((3, m.size))
-    kernels.gemm_s(m, n, k, batch, traffic, slow, row, TILES, SPLITS, out)
-    return out[0], out[1], out[2]
+    return any_gemm_s((m, n, k, batch), traffic, slow, row)
 
 
 def _attention_shapes(rows: list[Kernel]) -> AttentionShapes:

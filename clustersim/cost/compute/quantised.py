@@ -13,16 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clustersim.cost.compute.gemm import SPLITS, TILES, gemm_row, gemm_s, limited_s
+from clustersim.cost.compute.gemm import SPLITS, any_gemm_s, gemm_row, limited_s
 from clustersim.errors import ModelDomainError
-from clustersim.kernel_cache import prepare_numba_cache
 from clustersim.spec.device import Device
 from clustersim.spec.profile import GemmCoefficients, Profile
 
 Array = NDArray[np.float64]
 
-COMPILED_ROWS = 2000  # from here on the compiled kernel is worth loading
-EVICTION = 0.1  # share of L2 over which a cyclic working set turns from all hits to all misses
+EVICTION = 0.1  # assumed: share of L2 over which a cyclic working set turns to all misses
 SETS_OF_WEIGHTS = 5.0  # most that a benchmark cycles through
 NO_SPLITS = SPLITS[:0]
 
@@ -203,7 +201,8 @@ def repeated_s(
     weights = k * n * batch * form.weight_bytes
     results = m * n * batch * RESULT_BYTES
     total = activations + weights + results
-    tiles_s = _tiles_s(shape, total, row, SPLITS if form.splits else NO_SPLITS)
+    splits, aligned = SPLITS if form.splits else NO_SPLITS, np.ones(total.size)
+    _, tiles_s, _ = any_gemm_s(shape, total, aligned, row, splits)
     traffic = _memory_bytes((activations, weights, results), most_sets, device, c)
     call_s = limited_s(tiles_s, traffic / row[2], 2.0 * m * n * k * batch, row)
     if form.quantise_bytes:
@@ -242,18 +241,3 @@ def _quantise_s(
     moved = elements * form.quantise_bytes * (missed + (1.0 - missed) / c.cache_speedup)
     passes_s = moved / (device.memory_bandwidth * c.quantise_efficiency)
     return np.asarray(c.quantise_floor_s + m * batch * c.quantise_row_s + passes_s)
-
-
-def _tiles_s(
-    shape: tuple[Array, Array, Array, Array], traffic: Array, row: Array, splits: Array
-) -> Array:
-    """Time of the tiles alone. [s]"""
-    aligned = np.ones(traffic.size)
-    if traffic.size < COMPILED_ROWS:
-        return gemm_s(shape, traffic, aligned, row, splits)[1]
-    prepare_numba_cache()
-    from clustersim.cost.compute import kernels  # Numba: only where it pays
-
-    out: Array = np.empty((3, traffic.size))
-    kernels.gemm_s(*shape, traffic, aligned, row, TILES, splits, out)
-    return np.asarray(out[1])

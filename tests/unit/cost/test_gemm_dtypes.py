@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustersim.cost.compute.gemm import COMPILED_ROWS
 from clustersim.cost.compute.quantised import (
-    COMPILED_ROWS,
     FORMATS,
     format_on,
     math_dtype,
