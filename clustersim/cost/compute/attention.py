@@ -23,8 +23,8 @@ from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
 Array = NDArray[np.float64]
-HEAD_STEP = 32.0  # kernels are compiled for head sizes that are multiples of 32
-KEY_STEP = 64.0  # keys are visited in tiles of 64
+HEAD_STEP = 32.0  # kernels are compiled for head sizes that are multiples of 32 [1]
+KEY_STEP = 64.0  # keys are visited in tiles of 64, the smaller of those in [1]
 BACKWARD_FLOP = 2.5  # five products instead of two [1]
 BACKWARD_BYTES = 2.5  # q k v o do and statistics in, dq dk dv out, dq in fp32
 
@@ -87,9 +87,10 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
     -----
     A block of q_tile queries takes setup + 4 q_tile d keys / rate, over the keys it may see; the
     backward pass 2.5 times the arithmetic and traffic [1]. With W the work of all blocks over the
-    SMs and L the longest block, blocks_s = (W^1.5 + L^1.5)^(2/3). The traffic of q, k, v and o is
-    added: loads and stores at the ends of a block are not hidden. Attention draws less power than
-    a matrix product, and no power limit is applied. Domain: head sizes up to 256.
+    SMs and L the longest block, blocks_s = (W^1.5 + L^1.5)^(2/3), the exponent being assumed. The
+    traffic of q, k, v and o is added: loads and stores at the ends of a block are not hidden.
+    Attention draws less power than a matrix product, and no power limit is applied. Domain: head
+    sizes up to 256.
     """
     sms, rate, elements_per_s, q_tile, setup_s, penalty, floor_s, work = row
     d = np.ceil(shapes.head_dim / HEAD_STEP) * HEAD_STEP

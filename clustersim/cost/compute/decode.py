@@ -27,7 +27,7 @@ from clustersim.spec.profile import Profile
 from clustersim.spec.profile_attention import DecodeCoefficients, decode_sections, pick
 
 Array = NDArray[np.float64]
-OVERLAP = 3.0  # exponent of the smooth maximum of work, longest block and memory
+OVERLAP = 3.0  # assumed: exponent of the smooth maximum of work, longest block and memory
 QUERY_BYTES = 2.0  # queries and results
 
 

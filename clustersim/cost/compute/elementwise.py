@@ -17,8 +17,8 @@ from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
 Array = NDArray[np.float64]
-ROWS_PER_SM = 2.0  # thread blocks of 1024 threads on one SM
-RAMP_BYTES = 2.0**14  # traffic of one SM at which half of the ramp is felt
+ROWS_PER_SM = 2.0  # thread blocks of 1024 threads on one SM of 2048 (CUDA C++ guide, cc 8.0, 9.0)
+RAMP_BYTES = 2.0**14  # assumed: traffic of one SM at which half of the ramp is felt
 L2_SHARPNESS = 6.0  # of the fall from all hits to all misses; assumed, one for all devices
 
 

@@ -28,11 +28,11 @@ from clustersim.spec.profile import Profile
 from clustersim.spec.profile_mla import MlaDecodeCoefficients, MlaPrefillCoefficients
 
 Array = NDArray[np.float64]
-KEY_STEP = 64.0  # keys are visited in tiles of 64
+KEY_STEP = 64.0  # keys are visited in tiles of 64, a page of the cache in FlashMLA
 DECODE_L2_FRACTION = 0.8  # cache, over L2, of which half is found there again; assumed
-ROOF_POWER = 4.0  # smooth maxima of decoding
-OVERLAP_POWER = 4.0  # blocks of a prompt and their traffic hide each other
-TAIL_POWER = 1.5  # all blocks and the longest one, as in ordinary attention
+ROOF_POWER = 4.0  # assumed: smooth maxima of decoding
+OVERLAP_POWER = 4.0  # assumed: blocks of a prompt and their traffic hide each other
+TAIL_POWER = 1.5  # assumed: all blocks and the longest one, as in ordinary attention
 SPLITS = tuple(2.0**power for power in range(8))
 WIDE, WIDE_HEADS = "_wide", 128.0  # kernels that serve all heads of a sequence in one block
 BYTES = 2.0  # queries, expanded keys and results are 16-bit
@@ -61,7 +61,7 @@ class MlaShapes:
 
 
 def arithmetic_peak(device: Device, kv_dtype: str) -> float:
-    """Peak of the products: that of the cache's datatype where there is one, else 16-bit."""
+    """Peak of the products: that of the cache's datatype where there is one, else bf16. [FLOP/s]"""
     known = kv_dtype in device.matrix_peak
     return matrix_peak(device, kv_dtype if known else "bf16")
 

@@ -28,8 +28,8 @@ from clustersim.spec.profile import Profile
 
 Array = NDArray[np.float64]
 
-WIDTHS = (128.0, 256.0)  # columns of the output that one thread block computes
-SORT_TOKENS = 256.0  # tokens that one thread block sorts
+WIDTHS = (128.0, 256.0)  # assumed: columns of the output that one thread block computes
+SORT_TOKENS = 256.0  # assumed: tokens that one thread block sorts
 RESULT_BYTES = 2.0  # results and what the reduction reads are 16 bit
 
 # Datatype of the matrix units, bytes of a weight and of an activation, scales included: fp32 of
@@ -144,9 +144,10 @@ def moe_s(shape: ExpertShape, loads: ExpertLoads, row: Array) -> tuple[Array, Ar
     experts, the rows and the results. Both meet as sqrt(tiles^2 + traffic^2): the weights of an
     expert load only partly behind the tiles of the last. Weights that stay in L2 from one call to
     the next (working set W, cache C) are read `cache_ratio` times as fast, a share 1/(1 + (W/C)^2)
-    of them: the stated exception to the roofline, warm micro-benchmarks. Permutation, activation
-    and reduction are passes over memory; sorting costs `pair_s` for each pair, `sort_s` beyond 256
-    tokens (as y/(1+y), y = (tokens/256)^2) and `expert_s` for each local expert.
+    of them: the stated exception to the roofline, warm micro-benchmarks. Both squares are assumed.
+    Permutation, activation and reduction are passes over memory; sorting costs `pair_s` for each
+    pair, `sort_s` beyond 256 tokens (as y/(1+y), y = (tokens/256)^2) and `expert_s` for each local
+    expert.
     """
     width = np.where(shape.gated, 2.0, 1.0) * shape.intermediate
     working = loads.active * (width + shape.intermediate) * shape.hidden * row[4]

@@ -34,7 +34,7 @@ from clustersim.spec.profile_attention import (
 
 Array = NDArray[np.float64]
 SOURCE_BYTES = 2.0  # queries, keys and values arrive, and results leave, in 16 bits
-OVERLAP = 3.0  # exponent of the smooth maximum of blocks and their traffic
+OVERLAP = 3.0  # assumed: exponent of the smooth maximum of blocks and their traffic
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from clustersim.spec.profile import GemmCoefficients, Profile
 Array = NDArray[np.float64]
 
 EVICTION = 0.1  # assumed: share of L2 over which a cyclic working set turns to all misses
-SETS_OF_WEIGHTS = 5.0  # most that a benchmark cycles through
+SETS_OF_WEIGHTS = 5.0  # most that the collector of the measured rows cycles through
 NO_SPLITS = SPLITS[:0]
 
 

@@ -18,7 +18,7 @@ from clustersim.spec.profile_moe import PairsComputed
 
 Array = NDArray[np.float64]
 
-# Rows of the output that one thread block of a grouped product computes.
+# Rows of the output that one thread block of a grouped product computes; assumed.
 HEIGHTS = np.array([16, 32, 64, 128, 256], dtype=np.float64)
 DRAWS = 32  # sampled routings that stand for the expectation
 SEED = 20_240_607
