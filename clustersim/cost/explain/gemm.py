@@ -153,7 +153,7 @@ def _gemm_hints(
             for other in _near(dim)
             for sizes in [_replaced((m, n, k, batch, layout), "mnk".index(name), other)]
         ]
-        tries += best_of(site, kernels)
+        tries += best_of(site, kernels, now.flop)
     tries += _padded(site, shape)
     double = "k" if layout == "wgrad" else "m"
     if batch > 1:

@@ -192,14 +192,16 @@ def _rates(
     return alone_s, work / alone_s
 
 
-def best_of(site: Site, tries: Sequence[tuple[str, Kernel]]) -> list[tuple[str, Kernel]]:
-    """The try with the highest rate; the nearest of equals (within half a percent)."""
+def best_of(
+    site: Site, tries: Sequence[tuple[str, Kernel]], asked_flop: float
+) -> list[tuple[str, Kernel]]:
+    """The try with the highest rate; of equals (within half a percent) that of the nearest work."""
     if not tries:
         return []
     _, rates = _rates(site, [kernel for _, kernel in tries])
     good = np.flatnonzero(rates >= 0.995 * rates.max())
-    sizes = np.array([kernel.flop for _, kernel in tries])[good]
-    return [tries[good[np.argmin(sizes)]]]
+    away = np.abs(np.array([tries[index][1].flop for index in good.tolist()]) - asked_flop)
+    return [tries[int(good[np.argmin(away)])]]
 
 
 def better_hints(site: Site, tries: Sequence[tuple[str, Kernel]], rate: float) -> tuple[Hint, ...]:

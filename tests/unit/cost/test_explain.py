@@ -162,6 +162,12 @@ def test_rows_that_are_not_aligned_are_told_to_be_padded():
     assert padded.seconds < found.time_s
 
 
+def test_of_equal_dims_the_nearest_is_told():
+    hints = EXPLAINERS["gemm"](site(), m=4096, n=6000, k=4096).hints
+    told = [hint.change for hint in hints if hint.change.startswith("n = ")]
+    assert told == ["n = 6,208 (1.03 x the work)"]  # 5,184 columns run as fast
+
+
 def test_hints_hold_what_they_promise():
     here = site("a100_sxm")
     found = EXPLAINERS["gemm"](here, m=2048, n=6016, k=2048)
