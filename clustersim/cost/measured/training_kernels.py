@@ -15,6 +15,7 @@ from clustersim.cost.compute import kernel_s
 from clustersim.cost.measured.columns import numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.cost.measured.gemm import PRODUCT
+from clustersim.cost.measured.rows import known_device
 from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
@@ -28,6 +29,9 @@ CORES = {
     "attention_fwd": KernelKind.ATTENTION_FORWARD,
     "attention_bwd": KernelKind.ATTENTION_BACKWARD,
 }
+# Architectures with asynchronous copies and products, which FlashAttention-3 is written for
+# (J. Shah et al., arXiv:2407.08608) and its successors build on.
+ASYNCHRONOUS = ("hopper", "blackwell")
 FULL_PRECISION = {"fp32": 4.0}  # bytes of an accumulator; 2 for the rest
 CORE_COEFFICIENTS = (
     Coefficient("forward_efficiency", 0.05, 1.0),
@@ -41,12 +45,15 @@ def _sections(columns: Columns) -> NDArray[np.str_]:
     names = np.char.add("gemm/", dtypes)
     names = np.where(np.isin(ops, PRODUCTS), names, "")
     devices = words(columns, "device")
-    cores = np.array([f"attention/{_generation(device)}" for device in devices], dtype=np.str_)
+    names_of, place = np.unique(devices, return_inverse=True)
+    known = [f"attention/{_generation(known_device(str(name)))}" for name in names_of]
+    cores = np.array(known, dtype=np.str_)[place]
     return np.where(np.isin(ops, list(CORES)), cores, names)
 
 
-def _generation(device: str) -> str:
-    return "flash_2" if device.startswith(("a", "v", "l", "rtx")) else "flash_3"
+def _generation(device: Device | None) -> str:
+    """Newest generation of fused attention for a device; an unknown one has the older."""
+    return "flash_3" if device and device.architecture in ASYNCHRONOUS else "flash_2"
 
 
 def _coefficients(section: str) -> tuple[Coefficient, ...]:
@@ -103,7 +110,9 @@ def _is_legal(row: dict[str, float], op: str) -> bool:
 
 def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     ops, dtypes, out = (words(columns, name) for name in ("op", "dtype", "out_dtype"))
-    generation = "flash_3" if "flash_3" in profile.attention else "flash_2"
+    generation = _generation(device)
+    if generation not in profile.attention:
+        generation = "flash_2"
     given = dict(zip(NUMBERS, numbers(columns, *NUMBERS), strict=True))
     times, priced, kernels = np.full(ops.size, np.nan), [], []
     for index, op in enumerate(ops):

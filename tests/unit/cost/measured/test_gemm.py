@@ -95,6 +95,20 @@ def test_attention_cores_of_training_are_priced_by_generation():
     assert training_kernels.FAMILY.predict(columns, DEVICE, PROFILE)[0] > 0
 
 
+@pytest.mark.parametrize("name", ["a100_pcie", "b60", "h100_sxm", "rtx_pro_6000_server"])
+def test_cores_are_priced_by_the_section_that_is_fitted(name):
+    shape = {"q_len": 4096.0, "kv_len": 4096.0, "q_heads": 16.0, "kv_heads": 16.0}
+    shape |= {"head_dim": 128.0, "v_head_dim": 128.0, "causal": True, "device": name}
+    columns = training_row("attention_fwd", **shape, m=np.nan, n=np.nan, k=np.nan)
+    device = load_device(name)
+    profile = load_profile(device.profile)
+    generation = training_kernels.FAMILY.sections(columns)[0].removeprefix("attention/")
+    assert generation in profile.attention
+    group = profile.attention[generation].model_copy(update={"kernel_floor_s": 1.0})
+    slow = profile.model_copy(update={"attention": {**profile.attention, generation: group}})
+    assert training_kernels.FAMILY.predict(columns, device, slow)[0] > 1.0
+
+
 @pytest.mark.skipif(not MEASURED.is_dir(), reason="measured tables are not beside the repository")
 def test_large_products_of_a100_are_within_seven_percent():
     import pyarrow.parquet as pq
