@@ -17,19 +17,10 @@ from clustersim.cost.compute.mla import (
     mla_prefill_s,
 )
 from clustersim.spec.profile_elementwise import ElementwiseCoefficients
-from clustersim.spec.profile_mla import MlaDecodeCoefficients, MlaPrefillCoefficients
 from clustersim.spec.resolve import load_device, load_profile
+from tests.latent_cases import DECODE, PREFILL
 
 DEVICE = load_device("h100_sxm_80gb")
-PREFILL = MlaPrefillCoefficients(
-    efficiency=0.6, q_tile=128, block_setup_s=3e-6, tail_ratio=0.9, memory_efficiency=0.7,
-    serial_passes=0.3, l2_ratio=2.0, l2_fraction=0.4, kernel_floor_s=1.2e-5,
-)  # fmt: skip
-DECODE = MlaDecodeCoefficients(
-    efficiency=0.7, memory_efficiency=0.9, l2_ratio=1.5, key_s=2e-8, tail_fraction=0.1, splits=32,
-    split_overhead_s=9e-7, group_s=2e-8, query_passes=1.9, kernel_floor_s=1.2e-5,
-    head_tile=16, group_reads=0.4,
-)  # fmt: skip
 ROWS = ElementwiseCoefficients(
     bandwidth_efficiency=0.9, kernel_floor_s=1e-6, sm_bandwidth=4e10, l2_fraction=0.7, ramp_s=4e-7,
     row_setup_s=5e-7, row_bandwidth=1e10,

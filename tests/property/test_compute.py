@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clustersim.cost.compute import kernel_s
 from clustersim.spec.resolve import list_names, load_device, load_profile
 from clustersim.workload.operators import Category, Kernel, KernelKind
+from tests.kernel_cases import product
 
 PROFILES = {name: load_profile(name) for name in list_names("profile")}
 DEVICES = {name: load_device(profile.device) for name, profile in PROFILES.items()}
@@ -19,21 +20,6 @@ WITH_ATTENTION = sorted(name for name, profile in PROFILES.items() if profile.at
 names = st.sampled_from(sorted(PROFILES))
 any_size = st.one_of(st.integers(1, 2**20), st.integers(0, 20).map(lambda i: 2**i))
 smooth_size = st.integers(1, 2**14).map(lambda i: 64 * i)  # rows of whole 64-byte pieces
-
-
-def product(m, n, k, batch=1) -> Kernel:
-    return Kernel(
-        name="product",
-        kind=KernelKind.GEMM,
-        category=Category.MATMUL,
-        dtype="fp16",
-        flop=2.0 * batch * m * n * k,
-        bytes=2.0 * batch * (m * k + k * n + m * n),
-        m=m,
-        n=n,
-        k=k,
-        batch=batch,
-    )
 
 
 def attention(q_len, kv_heads, share, head_dim, causal, backward=False, batch=1) -> Kernel:
@@ -76,7 +62,7 @@ def seconds(rows, name, **more):
 @settings(deadline=None)
 @given(m=any_size, n=any_size, k=any_size, batch=st.integers(1, 64), name=names, s=st.booleans())
 def test_products_are_finite_and_never_beat_the_roofline(m, n, k, batch, name, s):
-    kernel, device = product(m, n, k, batch), DEVICES[name]
+    kernel, device = product(m, n, k, batch, "fp16"), DEVICES[name]
     roof_s = max(kernel.flop / device.matrix_peak["fp16"], kernel.bytes / device.memory_bandwidth)
     time_s = seconds([kernel], name, sustained=s)[0]
     assert np.isfinite(time_s)
@@ -108,8 +94,10 @@ def test_passes_never_beat_the_memory(size, name):
     name=names,
 )  # fmt: skip
 def test_a_larger_aligned_product_is_never_cheaper(m, n, k, more, grow, name):
-    small = product(m, n, k)
-    large = product(**({"m": m, "n": n, "k": k} | {grow: getattr(small, grow) + more}))
+    small = product(m, n, k, dtype="fp16")
+    large = product(
+        dtype="fp16", **({"m": m, "n": n, "k": k} | {grow: getattr(small, grow) + more})
+    )
     before_s, after_s = seconds([small, large], name)
     assert after_s >= before_s * (1 - 1e-9)
 
@@ -133,5 +121,5 @@ def test_a_window_never_costs(kernel, name):
 
 @given(m=any_size, n=any_size, k=any_size, name=names)
 def test_training_clocks_never_help(m, n, k, name):
-    kernel = product(m, n, k)
+    kernel = product(m, n, k, dtype="fp16")
     assert seconds([kernel], name)[0] >= seconds([kernel], name, sustained=False)[0] * (1 - 1e-9)

@@ -10,13 +10,10 @@ from clustersim.cost.compute.elementwise import Passes, cold_pass_s, warm_pass_s
 from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_decode_s, mla_prefill_s
 from clustersim.cost.compute.mla_module import MlaBlock, mla_module_s
 from clustersim.cost.transfers import DRIVE, LINK, transfer_s
-from clustersim.spec.profile_elementwise import ElementwiseCoefficients, TransferCoefficients
-from clustersim.spec.profile_mla import (
-    MlaDecodeCoefficients,
-    MlaModuleCoefficients,
-    MlaPrefillCoefficients,
-)
+from clustersim.spec.profile_elementwise import ElementwiseCoefficients
+from clustersim.spec.profile_mla import MlaDecodeCoefficients, MlaPrefillCoefficients
 from clustersim.spec.resolve import load_device, load_profile
+from tests.latent_cases import MODULE, TRANSFER
 
 DEVICE = load_device("a100_sxm_80gb")
 SIZES = MlaSizes()
@@ -28,9 +25,6 @@ DECODE = MlaDecodeCoefficients(
     efficiency=0.7, memory_efficiency=0.9, l2_ratio=3.0, key_s=2e-8, tail_fraction=0.1, splits=32,
     split_overhead_s=9e-7, group_s=2e-8, query_passes=1.9, kernel_floor_s=1.2e-5,
 )  # fmt: skip
-MODULE = MlaModuleCoefficients(
-    small_operators_s=1.7e-5, passes=1.5, projection_ratio=1.0, attention_ratio=1.0
-)
 ROWS = ElementwiseCoefficients(
     bandwidth_efficiency=0.9, kernel_floor_s=1e-6, sm_bandwidth=5e10, l2_fraction=0.9, ramp_s=4e-7,
     row_setup_s=5e-7, row_bandwidth=1e10,
@@ -43,10 +37,6 @@ PROFILE = load_profile("a100_sxm").model_copy(
         "elementwise": {"gated": ROWS},
     }
 )
-TRANSFER = TransferCoefficients(
-    link_efficiency=0.8, latency_s=2e-5, drive_read_bandwidth=2.5e9, drive_write_bandwidth=1.3e9
-)
-
 sizes = st.integers(1, 5000)
 heads = st.integers(1, 128)
 more = st.integers(0, 3000)

@@ -17,6 +17,7 @@ from clustersim.errors import ModelDomainError
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import list_names, load_device, load_profile
 from clustersim.workload.operators import Category, Kernel, KernelKind
+from tests.kernel_cases import product
 
 MEASURED = Path(__file__).parents[3] / ".." / "shared" / "measured"
 
@@ -29,22 +30,6 @@ def device():
 @pytest.fixture(scope="module")
 def profile():
     return load_profile("a100_sxm")
-
-
-def product(m, n, k, batch=1, **more) -> Kernel:
-    return Kernel(
-        name="product",
-        kind=KernelKind.GEMM,
-        category=Category.MATMUL,
-        dtype="bf16",
-        flop=2.0 * batch * m * n * k,
-        bytes=2.0 * batch * (m * k + k * n + m * n),
-        m=m,
-        n=n,
-        k=k,
-        batch=batch,
-        **more,
-    )
 
 
 def attention(q_len=2048, heads=16, kind=KernelKind.ATTENTION_FORWARD, **more) -> Kernel:
