@@ -80,6 +80,25 @@ def test_decoding_never_beats_memory_or_the_peak(name, sequences, keys, group):
     assert cold >= warm
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 300), st.integers(1, 9000), st.sampled_from([1, 4, 64])),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_a_batch_costs_the_same_alone_and_among_others(rows):
+    device = DEVICES["h100_sxm_80gb"]
+    sequences, keys, group = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    shapes = decode_shapes(sequences=sequences, keys=keys, heads=8.0 * group, kv_heads=8.0)
+    together = decode_s(shapes, device, PROFILE)
+    for index in range(len(rows)):
+        alone = decode_s(shapes.take(np.array([index])), device, PROFILE)
+        assert alone.total_s[0] == pytest.approx(together.total_s[index], rel=1e-12)
+        assert alone.launch_s[0] <= alone.total_s[0]
+
+
 def test_a_longer_straggler_costs_more_than_the_same_keys_shared():
     counts, total, longest = batch_contexts(np.array([4096, 4096, 8000, 192]), np.array([0, 2]))
     assert counts.tolist() == [2, 2]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clustersim.cost.collectives.expert import Exchange, exchange_s
 from clustersim.cost.compute.moe import ExpertShape, moe_s
-from clustersim.cost.compute.routing import _skewed, expert_loads, loads_from_spread
+from clustersim.cost.compute.routing import HEIGHTS, _skewed, expert_loads, loads_from_spread
 from clustersim.cost.measured import moe, moe_all_to_all, moe_subops
 from clustersim.errors import ModelDomainError
 from clustersim.spec.profile_moe import ExchangeCoefficients
@@ -105,6 +105,28 @@ def test_a_routing_is_drawn_once_and_stays_what_it_was():
     assert (_skewed.cache_info().misses, _skewed.cache_info().hits) == (1, 1)
     first.row_tiles[:] = 0.0  # the caller's own copy
     np.testing.assert_array_equal(routed(777, exponent=1.2).row_tiles, again.row_tiles)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    tokens=st.integers(1, 30_000),
+    local=st.sampled_from([1, 3, 8, 32]),
+    ranks=st.sampled_from([1, 2, 8]),
+    top_k=st.integers(1, 8),
+    exponent=st.sampled_from([0.0, 0.6, 1.0, 1.2, 2.0]),
+)
+def test_no_pair_is_lost_and_the_fullest_rank_has_its_share(tokens, local, ranks, top_k, exponent):
+    experts = local * ranks
+    top_k = min(top_k, experts)
+    pairs = tokens * top_k
+    loads = routed(tokens, experts, top_k, ranks, exponent)
+    assert pairs / ranks * (1 - 1e-12) <= loads.routed[0] <= max(pairs, 1.0) * (1 + 1e-12)
+    if ranks == 1:
+        assert loads.routed[0] == pytest.approx(pairs)
+    assert 0 < loads.active[0] <= min(local, max(pairs, 1)) + 1e-9
+    assert (loads.row_tiles[0] * HEIGHTS >= loads.routed[0] * (1 - 1e-9)).all()
+    assert (loads.row_tiles[0] >= loads.active[0] * (1 - 1e-9)).all()
+    assert (np.diff(loads.row_tiles[0]) <= 0).all()
 
 
 def test_even_spread_keeps_all_experts_active():
