@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from clustersim.cost.compute.gemm import (
-    TileChoice,
     alignment_factor,
-    best_tile,
     dtype_bytes,
     gemm_row,
     matrix_peak,
 )
+from clustersim.cost.compute.tile_choice import TileChoice, best_tile
 from clustersim.cost.explain.parts import (
     FLOOR,
     NO_LIMIT,

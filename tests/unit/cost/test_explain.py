@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustersim.cost.compute.gemm import alignment_factor, best_tile, gemm_row, gemm_s
+from clustersim.cost.compute.gemm import alignment_factor, gemm_row, gemm_s
 from clustersim.cost.compute.pricing import kernel_s
+from clustersim.cost.compute.tile_choice import best_tile
 from clustersim.cost.explain.attention import _pairs
 from clustersim.cost.explain.collective import group_members
 from clustersim.cost.explain.gemm import _product
