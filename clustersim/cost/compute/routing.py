@@ -133,8 +133,8 @@ def expert_loads(
     pairs: tokens (1 - (1 - p)^top_k), balanced the lesser of tokens and pairs of the rank.
     """
     columns = [np.asarray(c, dtype=np.float64) for c in (tokens, experts, top_k, ranks, exponent)]
-    if any((column < 1).any() for column in columns[:4]):
-        low = min(float(column.min()) for column in columns[:4])
+    if not all((column >= 1).all() for column in columns[:4]):  # NaN is none either
+        low = float(np.min(columns[:4]))
         raise ModelDomainError(f"tokens, experts, top_k and ranks must be at least 1, not {low:g}")
     uneven = np.flatnonzero(columns[1] % columns[3])
     if uneven.size:

@@ -99,6 +99,12 @@ def test_experts_that_do_not_divide_are_refused(exponent):
         routed(ranks=7, exponent=exponent)
 
 
+@pytest.mark.parametrize("tokens", [0, np.nan])
+def test_a_routing_of_nothing_is_refused(tokens):
+    with pytest.raises(ModelDomainError, match=f"must be at least 1, not {tokens:g}"):
+        routed(tokens)
+
+
 def test_a_routing_is_drawn_once_and_stays_what_it_was():
     _skewed.cache_clear()
     first, again = (routed(777, exponent=1.2) for _ in range(2))
