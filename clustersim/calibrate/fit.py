@@ -9,7 +9,8 @@ over shapes and from the largest tenth of the rows, predicted by a fit to the ot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,14 @@ class FitResult:
     tenth_points: int
     tenth_in_sample: float | None
     tenth_held_out: float | None
+
+
+def fit_document(result: FitResult | None, names: Sequence[str]) -> dict[str, Any]:
+    """Errors and coefficients as JSON, fractions; null where nothing was fitted."""
+    keys = [field.name for field in fields(FitResult) if field.name != "values"]
+    document: dict[str, Any] = {key: getattr(result, key) if result else None for key in keys}
+    values = dict(zip(names, result.values.tolist(), strict=True)) if result else None
+    return {**document, "values": values}
 
 
 def least_points(parameters: int) -> int:

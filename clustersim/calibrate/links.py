@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustersim.calibrate.fit import FitResult, Floats, Sample, fit, least_points
+from clustersim.calibrate.fit import FitResult, Floats, Sample, fit, fit_document, least_points
 from clustersim.calibrate.tables import Tables
 from clustersim.cost.measured.collective import (
     Group,
@@ -51,23 +51,14 @@ class LinkFit:
 
     def document(self) -> dict[str, Any]:
         """The fit as JSON; errors are fractions."""
-        result = self.result
         return {
             "link": self.link,
-            "status": "fitted" if result else "kept",
+            "status": "fitted" if self.result else "kept",
             "reason": self.reason or None,
             "rows": self.rows,
             "used": self.used,
             "parameters": len(self.parameters),
-            "before": result.before if result else None,
-            "in_sample": result.in_sample if result else None,
-            "held_out": result.held_out if result else None,
-            "tenth_points": result.tenth_points if result else None,
-            "tenth_in_sample": result.tenth_in_sample if result else None,
-            "tenth_held_out": result.tenth_held_out if result else None,
-            "values": dict(zip(self.parameters, result.values.tolist(), strict=True))
-            if result
-            else None,
+            **fit_document(self.result, self.parameters),
         }
 
 

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clustersim.calibrate.fit import FitResult, Floats, Predict, Sample, fit, least_points
+from clustersim.calibrate.fit import (
+    FitResult,
+    Floats,
+    Predict,
+    Sample,
+    fit,
+    fit_document,
+    least_points,
+)
 from clustersim.calibrate.sections import find_start, read_values, with_section, with_values
 from clustersim.calibrate.tables import Tables
 from clustersim.cost.measured.family import Coefficient, Family
@@ -75,25 +83,16 @@ class SectionFit:
 
     def document(self) -> dict[str, Any]:
         """The fit as JSON; errors are fractions."""
-        result = self.result
         return {
             "section": self.section,
-            "status": "fitted" if result else "kept",
+            "status": "fitted" if self.result else "kept",
             "reason": self.reason or None,
             "files": list(self.files),
             "rows": self.rows,
             "used": self.used,
             "parameters": len(self.parameters),
             "start": self.start or None,
-            "before": result.before if result else None,
-            "in_sample": result.in_sample if result else None,
-            "held_out": result.held_out if result else None,
-            "tenth_points": result.tenth_points if result else None,
-            "tenth_in_sample": result.tenth_in_sample if result else None,
-            "tenth_held_out": result.tenth_held_out if result else None,
-            "values": dict(zip(self.parameters, result.values.tolist(), strict=True))
-            if result
-            else None,
+            **fit_document(self.result, self.parameters),
         }
 
 

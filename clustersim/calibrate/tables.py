@@ -26,6 +26,7 @@ from clustersim.cost.measured.rows import (
 )
 from clustersim.errors import Problem, SpecError
 from clustersim.spec.device import Device
+from clustersim.spec.files import files_in
 from clustersim.spec.suggest import did_you_mean, nearest, normalise
 
 TABLES, LOGS = (".parquet", ".csv"), (".txt", ".log", ".out")
@@ -63,31 +64,6 @@ class Tables:
     files: tuple[str, ...]
 
 
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """Files of the given paths, folders opened and sorted.
-
-    Raises
-    ------
-    SpecError
-        For every path that does not exist and every folder without data.
-    """
-    found: list[Path] = []
-    problems = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(item for item in path.iterdir() if item.suffix in (*TABLES, *LOGS))
-        if not path.exists():
-            problems.append(Problem("no such file or folder", "name measured data", str(path)))
-        elif not inside:
-            fix = f"put data in it as {', '.join((*TABLES, *LOGS))}"
-            problems.append(Problem("the folder holds no measured data", fix, str(path)))
-        found += inside
-    if problems:
-        raise SpecError(problems)
-    return list(dict.fromkeys(found))
-
-
 def read_tables(paths: Iterable[Path], device: Device) -> Tables:
     """Read and check files, and keep the rows of one device.
 
@@ -103,7 +79,7 @@ def read_tables(paths: Iterable[Path], device: Device) -> Tables:
     SpecError
         Holds every problem of every file; or says that no row is of this device.
     """
-    files = find_files(paths)
+    files = files_in(paths, (*TABLES, *LOGS), "measured data")
     rows: list[Rows] = []
     skipped: list[tuple[str, str]] = []
     problems: list[Problem] = []

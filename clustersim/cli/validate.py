@@ -25,33 +25,6 @@ def shipped_cases() -> Path:
     return packed if packed.is_dir() else _PACKAGE.parent / "validation" / "cases"
 
 
-def case_files(paths: list[Path]) -> list[Path]:
-    """Files of the given paths, folders opened, sorted within each.
-
-    Raises
-    ------
-    SpecError
-        For every path that does not exist and every folder without cases.
-    """
-    from clustersim.errors import Problem, SpecError
-
-    files: list[Path] = []
-    problems = []
-    for path in paths:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(item for item in path.iterdir() if item.suffix in SUFFIXES)
-        if not path.exists():
-            problems.append(Problem("no such file or folder", "name a file of cases", str(path)))
-        elif not inside:
-            fix = f"put cases in it as {', '.join(SUFFIXES)}"
-            problems.append(Problem("the folder holds no cases", fix, str(path)))
-        files += inside
-    if problems:
-        raise SpecError(problems)
-    return files
-
-
 def validate_command(
     files: Annotated[
         list[Path] | None,
@@ -105,11 +78,12 @@ def _check_choice(files: list[Path] | None, measured: Path | None, reference: Pa
 
 
 def _cases(files: list[Path] | None, json: bool, jobs: int, out: Path | None) -> None:
-    paths = case_files(files or [shipped_cases()])
+    from clustersim.spec.files import files_in
     from clustersim.validate.predictor import SimulatorPredictor
     from clustersim.validate.runner import validate_files
     from clustersim.validate.table import exit_code, render
 
+    paths = files_in(files or [shipped_cases()], SUFFIXES, "cases")
     with console.progress(f"running the cases of {len(paths)} files"):
         report = validate_files(paths, SimulatorPredictor(), jobs=jobs)
     if out is not None:

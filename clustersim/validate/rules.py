@@ -282,14 +282,26 @@ def _assemble(
     case: Case, mesh: _Mesh, model: Model, device: Device, fleet: Fleet, notes: list[str]
 ) -> Scenario:
     """Scenario with the row's batch and recompute, where open with the least of each."""
-    schedule = case.schedule if case.schedule in {"gpipe", "interleaved"} else "1f1b"
-    if mesh.vpp > 1:
-        schedule = "interleaved"
-    elif schedule == "interleaved":
-        schedule = "1f1b"
+    software = build_software(case, device, notes)
+    topology = build_topology(case, device, mesh.gpus, notes)
+    fused = software.features.attention.startswith("flash")
+    return Scenario(
+        name=case.id,
+        model=model,
+        cluster=topology,
+        parallelism=_parallelism(case, mesh),
+        training=_training(case, mesh, fused, notes),
+        software=software,
+        fleet=fleet,
+    )
+
+
+def _parallelism(case: Case, mesh: _Mesh) -> Parallelism:
+    """Degrees and schedule; several chunks a stage are interleaved whatever the row calls it."""
+    schedule = "gpipe" if case.schedule == "gpipe" else "1f1b"
     degrees = case.parallel
     group = degrees.zero1_group
-    parallelism = Parallelism.model_validate(
+    return Parallelism.model_validate(
         {
             "tensor_parallel": mesh.tp,
             "pipeline_parallel": mesh.pp,
@@ -298,23 +310,25 @@ def _assemble(
             "sequence_parallel": bool(degrees.sp) and mesh.tp > 1,
             "zero_stage": degrees.zero or 0,
             "optimizer_shard_group": group if degrees.zero and group != mesh.dp else None,
-            "schedule": schedule,
+            "schedule": "interleaved" if mesh.vpp > 1 else schedule,
             "layers_per_chunk": mesh.layers_per_chunk,
         }
     )
-    software = build_software(case, device, notes)
-    topology = build_topology(case, device, mesh.gpus, notes)
+
+
+def _training(case: Case, mesh: _Mesh, fused: bool, notes: list[str]) -> Training:
+    """Batch, datatypes, dropout and recompute; `fused` attention leaves no scores to recompute."""
     grad_dtype, comm_dtype = gradient_dtypes(case, notes)
     micro, total = _stated_batch(case, mesh, notes)
     kind = "full" if case.recompute.kind == "unknown" else case.recompute.kind
-    if kind == "selective" and software.features.attention.startswith("flash"):
+    if kind == "selective" and fused:
         kind = "none"
         notes.append("rule 9: selective recomputes nothing beyond flash attention")
     if case.precision is None:
         notes.append("precision bf16")
     if dropout(case):
         notes.append("rule 15: dropout masks are stored")
-    training = Training.model_validate(
+    return Training.model_validate(
         {
             "micro_batch": micro,
             "global_batch": total,
@@ -325,15 +339,6 @@ def _assemble(
             "comm_dtype": comm_dtype,
             "dropout": dropout(case),
         }
-    )
-    return Scenario(
-        name=case.id,
-        model=model,
-        cluster=topology,
-        parallelism=parallelism,
-        training=training,
-        software=software,
-        fleet=fleet,
     )
 
 

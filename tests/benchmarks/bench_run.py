@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clustersim.cli.validate import case_files, shipped_cases
+from clustersim.cli.validate import SUFFIXES, shipped_cases
 from clustersim.engine.durations import Durations
 from clustersim.engine.simulation import replay
 from clustersim.run.prepare import Prepared, draw_fleet, durations_of, prepare
+from clustersim.spec.files import files_in
 from clustersim.spec.resolve import load_scenario
 from clustersim.validate.predictor import SimulatorPredictor
 from clustersim.validate.runner import validate_files
@@ -137,7 +138,7 @@ def event_replay(classes: int, times: int) -> Entry:
 
 def validation() -> Entry:
     """Published cases that ship with the package, one after the other."""
-    paths: list[Path] = case_files([shipped_cases()])
+    paths: list[Path] = files_in([shipped_cases()], SUFFIXES, "cases")
     report = validate_files(paths, SimulatorPredictor())
     seconds = best_of(lambda: validate_files(paths, SimulatorPredictor()), 1)
     rows = len({item.id for item in report.entries})

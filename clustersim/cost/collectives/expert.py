@@ -112,8 +112,13 @@ def exchange_s(call: Exchange, device: Device, c: ExchangeCoefficients) -> Array
     leaves the rank inside its node, adapters what leaves the node. Low-latency kernels give
     ceil(experts / SMs) experts to each SM, so experts / ceil(experts / SMs) SMs copy.
     """
-    if (call.ranks % call.nodes != 0).any() or (call.tokens < 1).any():
-        raise ModelDomainError("an exchange needs tokens, and as many ranks on every node")
+    wrong = (call.ranks % call.nodes != 0) | (call.tokens < 1)
+    if wrong.any():
+        tokens, ranks, nodes = (x[wrong][0] for x in (call.tokens, call.ranks, call.nodes))
+        raise ModelDomainError(
+            "an exchange needs tokens, and as many ranks on every node, "
+            f"not {tokens:g} tokens on {ranks:g} ranks of {nodes:g} nodes"
+        )
     local = call.ranks / call.nodes
     at_random = distinct_groups(call.ranks, call.experts, call.top_k)
     ranks = np.where(call.spread, np.minimum(call.top_k, call.ranks), at_random)

@@ -125,8 +125,9 @@ def halving_doubling_all_gather_s(
     """
     n, shard = _shards(size_bytes, ranks)
     rounds = _rounds(n)
-    if (2**rounds != n).any():
-        raise ModelDomainError("halving-doubling needs a power of two of ranks")
+    wrong = n[2**rounds != n]
+    if wrong.size:
+        raise ModelDomainError(f"halving-doubling needs a power of two of ranks, not {wrong[0]:g}")
     return np.asarray(rounds * latency_s + (n - 1) * shard / bandwidth_bytes_per_s)
 
 

@@ -93,8 +93,9 @@ def _check(table: LineTable, rows: NDArray[np.int64], sizes: NDArray[np.float64]
         raise ModelDomainError(f"group has shape {rows.shape}, size_bytes {sizes.shape}")
     if rows.size and not (rows.min() >= 0 and rows.max() < groups):
         raise ModelDomainError(f"group {rows.max()} is outside a table of {groups}")
-    if not np.isfinite(sizes).all() or (sizes < 0).any():
-        raise ModelDomainError("size_bytes must be finite and at least 0")
+    wrong = ~(np.isfinite(sizes) & (sizes >= 0))
+    if wrong.any():
+        raise ModelDomainError(f"size_bytes must be finite and at least 0, not {sizes[wrong][0]:g}")
 
 
 def _price_numpy(
