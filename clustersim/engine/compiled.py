@@ -83,17 +83,6 @@ def replay_compiled(
     return workspace
 
 
-def step_time_s(
-    program: Program, durations: Durations, order: Order, workspace: Workspace
-) -> float:
-    """End of the last op, for replications that need nothing else. [s]
-
-    Order and workspace are made once and reused; no array of ops x classes is allocated.
-    """
-    replay_compiled(program, durations, order, workspace)
-    return float(workspace.end_s.max()) if workspace.end_s.size else 0.0
-
-
 def _walk(program: Program, durations: Durations, order: Order, workspace: Workspace) -> None:
     prepare_numba_cache()
     from clustersim.engine.kernels import replay_dragged_rows, replay_rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from clustersim.validate.entries import Entry
 from clustersim.validate.runner import Report
@@ -193,15 +192,3 @@ def write_table(report: Report, path: str | Path) -> None:
     if not mark or not end:
         raise ValueError(f"{path} has no marks {BEGIN!r} and {END!r}")
     path.write_text(f"{head}{BEGIN}\n\n{markdown(report)}\n{END}{tail}", encoding="utf-8")
-
-
-def rich_summary(report: Report) -> Any:
-    """The summary as a `rich` table, for a terminal."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(SUMMARY_COLUMNS):
-        table.add_column(column, justify="left" if index == 0 else "right")
-    for row in summary_cells(report):
-        table.add_row(*row)
-    return table

@@ -15,7 +15,6 @@ from clustersim.cost.collectives import (
     line_table,
     price_calls,
 )
-from clustersim.cost.collectives import formulas as textbook
 from clustersim.errors import ModelDomainError
 from tests.collective_cases import group, shipped_links
 
@@ -149,25 +148,6 @@ def test_a_table_refuses_rows_it_does_not_hold() -> None:
         price_calls(table, [0, 0], [1.0])
     with pytest.raises(ModelDomainError, match="finite"):
         price_calls(table, [0], [np.nan])
-
-
-def test_textbook_formulas_give_textbook_answers() -> None:
-    """8 ranks, 8 MB, 1 us, 1 GB/s: a shard is 1 MB and takes 1001 us a step."""
-    call = (8e6, 8, 1e-6, 1e9)
-    step_s = 1001e-6
-    assert textbook.ring_all_reduce_s(*call) == pytest.approx(14 * step_s)
-    assert textbook.ring_all_gather_s(*call) == pytest.approx(7 * step_s)
-    assert textbook.ring_reduce_scatter_s(*call) == pytest.approx(7 * step_s)
-    assert textbook.ring_all_to_all_s(*call) == pytest.approx(28 * step_s)
-    assert textbook.direct_all_gather_s(*call) == pytest.approx(step_s)
-    assert textbook.direct_all_reduce_s(*call) == pytest.approx(2 * step_s)
-    assert textbook.halving_doubling_all_gather_s(*call) == pytest.approx(3e-6 + 7e-3)
-    assert textbook.halving_doubling_all_reduce_s(*call) == pytest.approx(6e-6 + 14e-3)
-    assert textbook.double_tree_all_reduce_s(*call) == pytest.approx(6e-6 + 14e-3)
-    with pytest.raises(ModelDomainError, match="power of two"):
-        textbook.halving_doubling_all_gather_s(1.0, 6, 0.0, 1.0)
-    with pytest.raises(ModelDomainError, match="at least 1 rank, not 0"):
-        textbook.ring_all_reduce_s(1.0, 0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", sorted(LINKS))
