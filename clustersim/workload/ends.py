@@ -15,7 +15,8 @@ from clustersim.workload.shapes import (
 # Passes over the fp32 logits of the vocabulary-parallel loss, in bytes a logit of 16 bits.
 # Unfused: cast (2+4), maximum (4), subtract (4+4), exponent (4+4), sum (4), divide (4+4);
 # fused: statistics (2), loss and gradient seed (2+2). Counted from Megatron-LM's published
-# description of the loss, not fitted.
+# description of the loss, not fitted. Backward, unfused: gradient from fp32 probabilities (4+4),
+# cast (4+2); fused: logits read, gradient written (2+2).
 LOSS_BYTES = {False: 38.0, True: 6.0}
 LOSS_BACKWARD_BYTES = {False: 14.0, True: 4.0}
 
@@ -26,20 +27,30 @@ def embedding_forward(shape: RankShape) -> Segments:
     positions = 3 * stream if shape.model.position == "learned" else 0.0
     kernels = (elementwise(shape, "embedding", 2 * stream + positions, 1 + (positions > 0)),)
     if shape.tensor_parallel == 1:
-        return (Segment(kernels=kernels),)
+        return (Segment(kernels=(*kernels, *_dropout(shape, "embedding_dropout"))),)
     kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
-    return (Segment(kernels, (tensor_collective(shape, "reduce_embedding", kind),)),)
+    look_up = Segment(kernels, (tensor_collective(shape, "reduce_embedding", kind),))
+    dropout = _dropout(shape, "embedding_dropout")
+    return (look_up, Segment(kernels=dropout)) if dropout else (look_up,)
 
 
 def embedding_backward(shape: RankShape) -> Segments:
-    """Scatter the gradient into a dense table and add that to the accumulated gradient."""
+    """Mask the gradient, scatter it into a dense table and add that to the accumulated one."""
     table = float(shape.vocab) * shape.model.hidden
     moved = 3 * shape.hidden_bytes + table * (2 * shape.element_bytes + 2 * shape.grad_bytes)
-    scatter = Segment(kernels=(elementwise(shape, "embedding_backward", moved, 2),))
+    masked = _dropout(shape, "embedding_dropout_backward")
+    scatter = elementwise(shape, "embedding_backward", moved, 2)
     if not shape.sequence_parallel:
-        return (scatter,)
+        return (Segment(kernels=(*masked, scatter)),)
     gather = tensor_collective(shape, "gather_gradient", "all_gather")
-    return (Segment(collectives=(gather,)), scatter)
+    return (Segment(masked, (gather,)), Segment(kernels=(scatter,)))
+
+
+def _dropout(shape: RankShape, name: str) -> tuple[Kernel, ...]:
+    """The pass after the embedding, over the rows that this rank holds: data and a byte of mask."""
+    mask = shape.norm_bytes / shape.element_bytes
+    moved = 2 * shape.norm_bytes + mask
+    return (elementwise(shape, name, moved),) if shape.dropout else ()
 
 
 def head_forward(shape: RankShape) -> Segments:

@@ -33,7 +33,8 @@ from clustersim.workload.operators import Category, Collective, Segment
 from clustersim.workload.program import COMPUTE, DATA, PIPE, Program
 
 # Parameters of one gradient bucket, Megatron-LM's documented default: 40 million, or one million a
-# replica where that is more; and no more pieces a chunk than this.
+# replica where that is more. A chunk is cut into no more pieces than this: assumed, it
+# bounds the size of the program, and finer pieces only move the first bucket forward.
 BUCKET_PARAMETERS = 40e6
 BUCKET_PARAMETERS_A_REPLICA = 1e6
 MOST_PIECES = 8

@@ -68,6 +68,18 @@ def test_vocabulary_shards_of_the_embedding_are_summed() -> None:
     ]
 
 
+@pytest.mark.parametrize(("tp", "sp", "share"), [(1, False, 1), (8, False, 1), (8, True, 8)])
+def test_dropout_after_the_embedding_passes_over_the_rows_of_the_rank(tp, sp, share) -> None:
+    # 16-bit data read and written, one byte of mask an element: 5/2 of the stream.
+    for dropout, passes in ((True, 2.5), (False, 0.0)):
+        shape = replace(shape_of(tp, sp), dropout=dropout)
+        for name, part in (
+            ("embedding_dropout", ends.embedding_forward(shape)),
+            ("embedding_dropout_backward", ends.embedding_backward(shape)),
+        ):
+            assert moved(part, name) == passes * STREAM_BYTES / share
+
+
 def test_the_gradient_of_the_embedding_is_gathered_only_under_sequence_parallelism() -> None:
     assert messages(ends.embedding_backward(shape_of(8))) == []
     assert messages(ends.embedding_backward(shape_of(8, sp=True))) == [("all_gather", STREAM_BYTES)]
