@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from clustersim.engine.compiled import make_workspace, step_time_s
+from clustersim.engine.compiled import make_workspace, replay_compiled
 from clustersim.engine.durations import Durations
 from clustersim.engine.order import compile_order
 from clustersim.engine.simulation import replay
@@ -71,7 +71,7 @@ def benchmarks() -> list[dict[str, object]]:
         results.append(entry(name, seconds, work, bar_s=COMPILED_BAR_S))
     order, workspace = compile_order(reduced), make_workspace(reduced, REPLICAS)
     durations = cases[1][2]
-    seconds = best_of(partial(step_time_s, reduced, durations, order, workspace), 7)
+    seconds = best_of(partial(replay_compiled, reduced, durations, order, workspace), 7)
     work = reduced.ops * REPLICAS
     results.append(entry("engine_compiled_replication", seconds, work, bar_s=COMPILED_BAR_S))
     seconds = best_of(partial(compile_order, reduced), 7)
