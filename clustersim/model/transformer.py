@@ -1,7 +1,8 @@
-"""Parameters and arithmetic of a dense transformer.
+"""Parameters and arithmetic of a transformer.
 
-Covers GPT and Llama shapes: learned, rotary or ALiBi positions, grouped-query attention, gated
-MLP, parallel block, sliding window, tied or untied embeddings. Left out: mixture of experts.
+Covers GPT and Llama shapes: learned, rotary or ALiBi positions, grouped-query and latent attention,
+gated MLP, experts, parallel block, sliding window, tied or untied embeddings. The arithmetic of a
+training step is that of dense models.
 """
 
 from __future__ import annotations
@@ -10,7 +11,21 @@ from clustersim.spec.model import Model
 
 
 def attention_weights(model: Model) -> int:
-    """Weights of the query, key, value and output products of one layer."""
+    """Weights of the query, key, value and output products of one layer.
+
+    Latent attention has products down to the latents and up to the heads instead.
+
+    References
+    ----------
+    .. [1] DeepSeek-AI, "DeepSeek-V2," arXiv:2405.04434, section 2.1 and appendix C.
+    """
+    if (latent := model.latent) is not None:
+        heads, query_dim = model.attention_heads, latent.key_dim + latent.rotary_dim
+        query = heads * query_dim
+        down = model.hidden * (latent.query_rank + latent.kv_rank + latent.rotary_dim)
+        up_query = (latent.query_rank or model.hidden) * query
+        up_kv = latent.kv_rank * heads * (latent.key_dim + latent.value_dim)
+        return down + up_query + up_kv + heads * latent.value_dim * model.hidden
     q_width = model.attention_heads * model.head_dim
     kv_width = model.kv_heads * model.head_dim
     return model.hidden * (2 * q_width + 2 * kv_width)
@@ -19,6 +34,18 @@ def attention_weights(model: Model) -> int:
 def mlp_weights(model: Model) -> int:
     """Weights of the matrix products of one MLP."""
     return model.hidden * model.ffn * (3 if model.gated_mlp else 2)
+
+
+def expert_weights(model: Model) -> int:
+    """Weights of the matrix products of one routed or shared expert; 0 without experts."""
+    if model.experts is None:
+        return 0
+    return model.hidden * model.experts.expert_ffn * (3 if model.gated_mlp else 2)
+
+
+def router_weights(model: Model) -> int:
+    """Weights of the product that scores the experts of one layer; 0 without experts."""
+    return model.hidden * model.experts.experts if model.experts is not None else 0
 
 
 def norm_parameters(model: Model) -> int:
@@ -56,8 +83,13 @@ def head_parameters(model: Model) -> int:
 
 def total_parameters(model: Model) -> int:
     """All parameters, a tied embedding once."""
+    experts = 0
+    if model.experts is not None:
+        every = model.experts.experts + model.experts.shared_experts
+        experts = every * expert_weights(model) + router_weights(model) - mlp_weights(model)
     return (
         model.layers * layer_parameters(model)
+        + model.expert_layers * experts
         + embedding_parameters(model)
         + head_parameters(model)
     )

@@ -64,6 +64,7 @@ def find_conflicts(scenario: Scenario, document: Document | None = None) -> list
         _check_cluster,
         _check_nics,
         _check_width,
+        _check_dense,
         _check_heads,
         _check_tensor_parallel,
         _check_scale_up_domain,
@@ -170,6 +171,21 @@ def _check_width(report: _Report) -> None:
         heads = report.said("model.attention_heads", model.attention_heads, path)
         message = f"{model.hidden} is no multiple of {heads}, so a head has no whole size"
         report.error(path, message, "change one of them, or state model.head_dim")
+
+
+def _check_dense(report: _Report) -> None:
+    """A training step is compiled for dense layers that all attend alike."""
+    model = report.scenario.model
+    absent = {
+        "model.experts": model.experts is not None,
+        "model.latent": model.latent is not None,
+        "model.layer_pattern": len(set(model.layer_pattern)) > 1
+        or not set(model.layer_pattern) <= {"full", "window"},
+    }
+    for path, here in absent.items():
+        if here:
+            message = "training steps of such a model are not simulated"
+            report.error(path, message, "use a dense model, or a serving scenario")
 
 
 def _check_cluster(report: _Report) -> None:
