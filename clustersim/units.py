@@ -54,6 +54,11 @@ def _tables() -> dict[str, MappingProxyType[str, Fraction]]:
             **{f"{p}J": s for p, s in small.items()},
             **_scaled("Wh", _LARGE, 3600),
         },
+        "requests/s": {
+            f"{word}/{per}": Fraction(1, seconds)
+            for word in ("requests", "request", "")
+            for per, seconds in (("s", 1), ("min", 60), ("h", 3600))
+        },
         "": {"": Fraction(1)},
     }
     return {unit: MappingProxyType(table) for unit, table in tables.items()}
@@ -71,6 +76,7 @@ EXAMPLES = MappingProxyType(
         "W": "400 W",
         "Hz": "1.41 GHz",
         "J": "1 kJ",
+        "requests/s": "10 requests/s",
         "": "0.5",
     }
 )
@@ -84,6 +90,7 @@ _WORDS = MappingProxyType(
         "W": "a power",
         "Hz": "a frequency",
         "J": "an energy",
+        "requests/s": "a rate of requests",
         "": "a pure number",
     }
 )
@@ -97,6 +104,7 @@ _COMMON = MappingProxyType(
         "W": ("W", "kW", "MW"),
         "Hz": ("MHz", "GHz"),
         "J": ("J", "kJ", "MJ", "kWh"),
+        "requests/s": ("requests/s", "requests/min"),
     }
 )
 _LONGEST = 80
@@ -113,7 +121,7 @@ def parse_quantity(text: str, unit: str) -> float:
         A number and a unit, with or without a space between them.
     unit : str
         The SI unit wanted: one of ``s``, ``bytes``, ``bytes/s``, ``FLOP``, ``FLOP/s``, ``W``,
-        ``Hz``, ``J``, or the empty string for a pure number.
+        ``Hz``, ``J``, ``requests/s``, or the empty string for a pure number.
 
     Returns
     -------
@@ -236,6 +244,7 @@ _TIDY = MappingProxyType(
         "W": ("W",),
         "Hz": ("GHz", "MHz"),
         "J": ("J",),
+        "requests/s": ("requests/s",),
     }
 )
 

@@ -9,30 +9,13 @@ from __future__ import annotations
 
 import math
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from clustersim.errors import Problem
-from clustersim.spec.documents import Document, Mark, Path_
+from clustersim.spec.documents import Document
+from clustersim.spec.findings import Checked, Finding, Report, checked
 from clustersim.spec.scenario import Dtype, Scenario
 
 MOST_SLOWDOWN = 1000  # of a straggler; more is a dead GPU
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What cross checks found: `problems` stop a run, `warnings` do not."""
-
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding and the fields whose values led to it."""
-
-    problem: Problem
-    is_warning: bool
-    involves: frozenset[Path_]
 
 
 def check_scenario(scenario: Scenario, document: Document | None = None) -> Checked:
@@ -50,16 +33,12 @@ def check_scenario(scenario: Scenario, document: Document | None = None) -> Chec
     Checked
         All problems and warnings, in the order of the checks.
     """
-    found = find_conflicts(scenario, document)
-    return Checked(
-        tuple(finding.problem for finding in found if not finding.is_warning),
-        tuple(finding.problem for finding in found if finding.is_warning),
-    )
+    return checked(find_conflicts(scenario, document))
 
 
 def find_conflicts(scenario: Scenario, document: Document | None = None) -> list[Finding]:
     """Return the findings of `check_scenario` with the fields that each depends on."""
-    report = _Report(scenario, document)
+    report = _Report(document, scenario=scenario)
     checks = (
         _check_cluster,
         _check_nics,
@@ -91,30 +70,10 @@ VPP = "parallelism.virtual_stages"
 
 
 @dataclass
-class _Report:
-    """Collects findings and writes values with their places."""
+class _Report(Report):
+    """Findings about one scenario."""
 
     scenario: Scenario
-    document: Document | None
-    findings: list[Finding] = field(default_factory=list)
-
-    def error(self, path: str, message: str, fix: str, *others: str) -> None:
-        self._add(path, message, fix, others, is_warning=False)
-
-    def warn(self, path: str, message: str, fix: str, *others: str) -> None:
-        self._add(path, message, fix, others, is_warning=True)
-
-    def _add(
-        self, path: str, message: str, fix: str, others: tuple[str, ...], *, is_warning: bool
-    ) -> None:
-        problem = self._mark(path).problem(message, fix, path)
-        involves = frozenset(_split(name) for name in (path, *others))
-        self.findings.append(Finding(problem, is_warning, involves))
-
-    def is_wrong(self, *paths: str) -> bool:
-        """Say whether one of the fields already has an error of its own."""
-        wrong = {finding.problem.field for finding in self.findings if not finding.is_warning}
-        return not wrong.isdisjoint(paths)
 
     @property
     def replicas_from(self) -> tuple[str, ...]:
@@ -122,22 +81,6 @@ class _Report:
         if self.scenario.parallelism.data_parallel:
             return (DP,)
         return (TP, PP, "cluster.nodes", "cluster.node.gpus")
-
-    def _mark(self, path: str) -> Mark:
-        return self.document.mark(_split(path)) if self.document else Mark("")
-
-    def said(self, path: str, value: object, beside: str) -> str:
-        """Write ``name (value, line 9)``; the place is left out where the file omits the value."""
-        name = path.rpartition(".")[2]
-        here, there = self._mark(beside), self._mark(path)
-        if self.document is None or self.document.marks.get(_split(path)) is None:
-            return f"{name} ({value})"
-        place = f"line {there.line}" if here.file == there.file else f"{there.file}:{there.line}"
-        return f"{name} ({value}, {place if there.line else there.file})"
-
-
-def _split(path: str) -> Path_:
-    return tuple(path.split("."))
 
 
 def _divisors(number: int) -> list[int]:

@@ -34,6 +34,7 @@ REFERENCES: Mapping[str, Mapping[Path_, Kind]] = MappingProxyType(
                 ("model",): "model",
                 ("cluster",): "topology",
                 ("software",): "software",
+                ("engine",): "engine",
                 ("fleet",): "fleet",
             }
         ),

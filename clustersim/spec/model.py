@@ -82,6 +82,8 @@ class Model(Record):
                 data = {**data, "kv_heads": data.get("kv_heads") or heads}
                 if isinstance(hidden, int):
                     data["head_dim"] = data.get("head_dim") or max(1, hidden // heads)
+            if isinstance(pattern := data.get("layer_pattern"), list):
+                data = {**data, "layer_pattern": tuple(pattern)}  # no longer JSON from here on
         return data
 
     @property
@@ -97,7 +99,7 @@ class Model(Record):
             raise ValueError("ffn is 0, but layers without experts need an MLP")
         windows = {"window", "chunked"} & set(self.layer_pattern)
         if windows and self.sliding_window is None:
-            raise ValueError(f"layer_pattern has {windows.pop()!r}, but sliding_window is not given")
+            raise ValueError(f"layer_pattern has {min(windows)!r}, and no sliding_window")
         if self.experts is not None and self.experts.top_k > self.experts.experts:
             raise ValueError(
                 f"experts.top_k {self.experts.top_k} exceeds experts.experts {self.experts.experts}"

@@ -16,7 +16,9 @@ from typing import Literal
 from clustersim.spec.documents import read_document, shown_path
 from clustersim.spec.suggest import did_you_mean, normalise
 
-Kind = Literal["scenario", "topology", "device", "model", "software", "fleet", "link", "profile"]
+Kind = Literal[
+    "scenario", "topology", "device", "model", "software", "engine", "fleet", "link", "profile"
+]
 
 FOLDERS = MappingProxyType(
     {
@@ -25,6 +27,7 @@ FOLDERS = MappingProxyType(
         "device": "devices",
         "model": "models",
         "software": "software",
+        "engine": "engines",
         "fleet": "fleets",
         "link": "links",
         "profile": "profiles",

@@ -16,15 +16,19 @@ from ruamel.yaml import YAML
 
 from clustersim.errors import Problem, SpecError
 from clustersim.spec.base import Record
-from clustersim.spec.checks import Checked, check_scenario, find_conflicts
+from clustersim.spec.checks import check_scenario, find_conflicts
 from clustersim.spec.device import Device
 from clustersim.spec.documents import Document, Path_
+from clustersim.spec.findings import Checked
 from clustersim.spec.fleet import Fleet
 from clustersim.spec.merge import load_tree
 from clustersim.spec.model import Model
 from clustersim.spec.names import list_names
 from clustersim.spec.problems import rest_of, validate
 from clustersim.spec.scenario import Scenario
+from clustersim.spec.serving import ServingScenario
+from clustersim.spec.serving_checks import check_serving
+from clustersim.spec.serving_engine import ServingEngine
 from clustersim.spec.software import Software
 from clustersim.spec.topology import Topology
 
@@ -32,14 +36,18 @@ if TYPE_CHECKING:
     from clustersim.spec.link import Link
     from clustersim.spec.profile import Profile
 
+Question = Scenario | ServingScenario
+
 __all__ = [
     "Checked",
+    "Question",
     "check_scenario",
     "dump_record",
     "dump_scenario",
     "list_names",
     "load_checked_scenario",
     "load_device",
+    "load_engine",
     "load_fleet",
     "load_link",
     "load_model",
@@ -50,8 +58,8 @@ __all__ = [
 ]
 
 
-def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario:
-    """Load a scenario.
+def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Question:
+    """Load a scenario, of training or of serving as its `kind` says.
 
     Parameters
     ----------
@@ -62,7 +70,7 @@ def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario
 
     Returns
     -------
-    Scenario
+    Scenario or ServingScenario
         Complete, frozen, in SI units.
 
     Raises
@@ -75,18 +83,19 @@ def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Scenario
 
 def load_checked_scenario(
     source: str | Path, overrides: Sequence[str] = ()
-) -> tuple[Scenario, Checked]:
+) -> tuple[Question, Checked]:
     """Load a scenario together with the warnings about it; see `load_scenario`.
 
     Returns
     -------
-    scenario : Scenario
+    scenario : Scenario or ServingScenario
         The record.
     checked : Checked
         Its `warnings`; it has no problems, since those raise.
     """
     document = load_tree("scenario", source, overrides)
-    _check_kind(document)
+    if _kind(document) == "serving":
+        return _load_serving(document)
     try:
         scenario = validate(Scenario, document)
     except SpecError as error:
@@ -97,13 +106,22 @@ def load_checked_scenario(
     return scenario, checked
 
 
-def _check_kind(document: Document) -> None:
-    """Refuse a file of another kind at once: none of its other fields can be judged."""
+def _kind(document: Document) -> str:
+    """The kind of a scenario; another is refused at once: no other field can be judged."""
     kind = document.get(("kind",))
-    if kind not in (None, "training"):
+    if kind not in (None, "training", "serving"):
         mark = document.mark(("kind",))
-        fix = "write kind: training, or give this file to the command for its kind"
-        raise SpecError(mark.problem(f"{kind!r} is not a training scenario", fix, "kind"))
+        fix = "write kind: training or kind: serving, or use the command for this file's kind"
+        raise SpecError(mark.problem(f"{kind!r} is no kind of scenario", fix, "kind"))
+    return kind or "training"
+
+
+def _load_serving(document: Document) -> tuple[ServingScenario, Checked]:
+    scenario = validate(ServingScenario, document)
+    checked = check_serving(scenario, document)
+    if checked.problems:
+        raise SpecError(checked.problems)
+    return scenario, checked
 
 
 def _further_problems(document: Document) -> list[Problem]:
@@ -150,6 +168,11 @@ def load_software(source: str | Path) -> Software:
     return validate(Software, load_tree("software", source))
 
 
+def load_engine(source: str | Path) -> ServingEngine:
+    """Load a generation of a serving engine; `load_scenario` says what is refused."""
+    return validate(ServingEngine, load_tree("engine", source))
+
+
 def load_fleet(source: str | Path) -> Fleet:
     """Load a fleet by name or path; `load_scenario` says what is refused."""
     return validate(Fleet, load_tree("fleet", source))
@@ -179,12 +202,12 @@ def dump_record(record: Record) -> str:
     return stream.getvalue()
 
 
-def dump_scenario(scenario: Scenario) -> str:
+def dump_scenario(scenario: Question) -> str:
     """Write a resolved scenario: complete, in one file, without references.
 
     Parameters
     ----------
-    scenario : Scenario
+    scenario : Scenario or ServingScenario
         A valid record.
 
     Returns

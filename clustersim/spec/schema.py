@@ -17,16 +17,20 @@ from clustersim.spec.fleet import Fleet
 from clustersim.spec.merge import REFERENCES
 from clustersim.spec.model import Model
 from clustersim.spec.scenario import Recompute, Scenario
+from clustersim.spec.serving import ServingScenario
+from clustersim.spec.serving_engine import ServingEngine
 from clustersim.spec.software import Software
 from clustersim.spec.topology import Topology
 
 RECORDS: MappingProxyType[str, type[BaseModel]] = MappingProxyType(
     {
         "scenario": Scenario,
+        "serving": ServingScenario,
         "topology": Topology,
         "device": Device,
         "model": Model,
         "software": Software,
+        "engine": ServingEngine,
         "fleet": Fleet,
     }
 )
@@ -57,10 +61,12 @@ def json_schema(kind: str) -> dict[str, Any]:
     bodies = {body["title"]: body for body in (schema, *definitions.values())}
     for there, record in RECORDS.items():
         body = bodies.get(record.__name__)
-        for path, named in REFERENCES.get(there, {}).items() if body else ():
+        references = REFERENCES.get("scenario" if there == "serving" else there, {})
+        for path, named in references.items() if body else ():
             owner = body if len(path) == 1 else bodies["Node"]
             assert owner is not None
-            owner["properties"][path[-1]] = _reference(owner["properties"][path[-1]], named)
+            if path[-1] in owner["properties"]:
+                owner["properties"][path[-1]] = _reference(owner["properties"][path[-1]], named)
     if "Training" in bodies:
         words = bodies["Recompute"]["properties"]["kind"]["enum"]
         whole = {"$ref": f"#/$defs/{Recompute.__name__}"}

@@ -115,7 +115,7 @@ class ServingRun(Record):
     time_limit: Seconds | None = Field(
         default=None, gt=0, description="requests still open then are counted as unfinished"
     )
-    skip_bad: bool = Field(default=False, description="skip and count lines of a trace that are bad")
+    skip_bad: bool = Field(default=False, description="bad lines of a trace are skipped")
 
 
 class ServingScenario(Record):

@@ -28,7 +28,7 @@ class Arrivals(Record):
         default=1.0, gt=0, description="gamma: coefficient of variation of the gaps; 1 is poisson"
     )
     peak_to_mean: float = Field(
-        default=2.0, ge=1.0, le=2.0, description="diurnal: rate at the top of the sine over its mean"
+        default=2.0, ge=1.0, le=2.0, description="diurnal: peak rate over its mean"
     )
     period: Seconds = Field(default=86400.0, gt=0, description="diurnal: of the sine")
     concurrency: int | None = Field(
@@ -90,7 +90,7 @@ class Prefixes(Record):
 
     shared: int = Field(default=0, ge=0, description="tokens that all prompts begin with")
     groups: int = Field(default=1, gt=0, description="different shared beginnings")
-    turns: int = Field(default=1, gt=0, description="requests of a conversation, each with the last")
+    turns: int = Field(default=1, gt=0, description="requests of a conversation")
     think: Seconds = Field(default=0.0, ge=0, description="from an answer to the next turn")
 
 
