@@ -52,6 +52,18 @@ class InSwitch(Record):
     efficiency: float = Field(gt=0, le=1, description="share of the nominal rate")
 
 
+class PeerReads(Record):
+    """All-reduce kernels of serving engines, in which ranks read each other's memory."""
+
+    base: Seconds = Field(ge=0, description="launch and first barrier of two ranks")
+    peer: Seconds = Field(ge=0, description="each further rank of a barrier")
+    barrier: Seconds = Field(ge=0, description="second barrier of the two-shot kernel")
+    efficiency: float = Field(gt=0, le=1, description="share of the nominal rate")
+    points: int = Field(ge=0, description="measurements fitted to, all of CUDA graphs")
+    error: float = Field(ge=0, description="mean absolute, in sample")
+    held_out_error: float = Field(ge=0, description="five folds")
+
+
 class Pedigree(Record):
     """Where the coefficients come from and how far the model misses with them."""
 
@@ -81,5 +93,12 @@ class Link(Record):
     )
     messages: Messages = Field(description="send and receive, all-to-all")
     in_switch: InSwitch | None = Field(default=None, description="null: the switch cannot reduce")
+    peer_reads: PeerReads | None = Field(
+        default=None, description="null: serving engines leave all-reduce to the library"
+    )
+    aggregated_trees: bool = Field(
+        default=False,
+        description="all-gather and reduce-scatter of one rank a node may run in log steps (PAT)",
+    )
     pedigree: Pedigree
     sources: dict[str, str] = Field(default_factory=dict)

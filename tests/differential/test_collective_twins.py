@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from clustersim.cost.collectives import COLLECTIVES, collective_s, line_table, price_calls
 from clustersim.cost.collectives import reference as plain
-from clustersim.cost.collectives.algorithms import Wire, direct, ring, tree
+from clustersim.cost.collectives.algorithms import (
+    Wire,
+    aggregated_trees,
+    direct,
+    ring,
+    tree,
+)
 from tests.collective_cases import group, shipped_links
 
 LINKS = shipped_links()
@@ -37,6 +43,7 @@ def wires(draw: st.DrawFn) -> Wire:
         pair_share=draw(st.floats(0.1, 1.0)),
         inner_hop_s=draw(SECONDS),
         outer_hop_s=draw(SECONDS),
+        aggregated_hop_s=draw(SECONDS),
         inner_bytes_per_s=draw(st.floats(1e8, 1e12)),
         outer_bytes_per_s=draw(RATES),
         copy_bytes_per_s=draw(RATES),
@@ -58,6 +65,14 @@ def test_a_ring_is_the_sum_of_its_steps(size_bytes: float, wire: Wire, passes: i
 def test_a_tree_is_the_sum_of_its_levels(size_bytes: float, wire: Wire) -> None:
     assert on_line(tree(wire), size_bytes) == pytest.approx(
         plain.tree_by_levels(size_bytes, wire), rel=1e-9
+    )
+
+
+@given(SIZES, wires())
+def test_aggregated_trees_are_the_sum_of_their_steps(size_bytes: float, wire: Wire) -> None:
+    """One rank an island; the twin also finds that every rank ends with every shard."""
+    assert on_line(aggregated_trees(wire), size_bytes) == pytest.approx(
+        plain.aggregated_trees_by_steps(size_bytes, wire), rel=1e-9
     )
 
 

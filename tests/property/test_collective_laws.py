@@ -99,6 +99,20 @@ def test_more_ranks_at_the_same_shard_are_never_faster(
         assert two >= one
 
 
+@given(st.sampled_from(COLLECTIVES), SIZES, groups())
+def test_aggregated_trees_run_only_where_they_win_and_on_one_rank_a_node(
+    collective: str, size_bytes: float, path: GroupPath
+) -> None:
+    without = {
+        name: link.model_copy(update={"aggregated_trees": False}) for name, link in LINKS.items()
+    }
+    time_s = collective_s(collective, size_bytes, path, LINKS)[0]
+    other_s = collective_s(collective, size_bytes, path, without)[0]
+    assert time_s <= other_s
+    if path.ranks_per_node > 1 or collective not in ("all_gather", "reduce_scatter"):
+        assert time_s == other_s
+
+
 @settings(max_examples=30)
 @given(st.sampled_from(COLLECTIVES), SIZES, groups(), st.floats(1.0, 4.0))
 def test_a_faster_fabric_is_never_slower(

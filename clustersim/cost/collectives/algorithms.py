@@ -1,12 +1,13 @@
 """The ways a collective library can run one collective over one group, each as latency and slope.
 
 Every candidate (algorithm and protocol) is a line, T(S) = latency + S * seconds_per_byte: ring,
-double binary tree, in-switch reduction (NVLS), direct exchange. The library's tuner picks the
-fastest, so the switch points between protocols follow from the lines and are no constants.
+double binary tree, parallel aggregated trees (PAT), in-switch reduction (NVLS), direct exchange.
+The library's tuner picks the fastest, so the switch points follow from the lines and are no
+constants.
 
-Left out: PAT (all-gather and reduce-scatter in log steps, NCCL 2.23 and later), CollNet with
-InfiniBand SHARP, the library's own rounding to channels and chunks, mistakes of its tuner, and
-contention with other groups beyond the share of the network adapters that the path states.
+Left out: CollNet with InfiniBand SHARP, the library's own rounding to channels and chunks, mistakes
+of its tuner, and contention with other groups beyond the share of the network adapters that the
+path states.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from clustersim.spec.link import Link, Protocol, ProtocolName
 Links = Mapping[str, Link]
 SIMPLE = "simple"
 TREE_SHARE = 0.92  # rate of trees over that of rings: NCCL 2.18 to 2.27, src/graph/tuning
+PAT_SHARE = 0.75  # PAT's rate over that of rings: NCCL 2.23 to 2.29, src/graph/tuning
+PAT_HOP_SHARE = 1 / 3.5  # its network hop over a ring's: the same file
+PAT_SHARD_S = 2.8e-6  # packing of one shard, the linear part of its latency: the same file [s]
 MESSAGE_PROTOCOLS = ("ll", SIMPLE)  # NCCL has no LL128 for send and receive
 
 COLLECTIVES = (
@@ -68,8 +72,8 @@ class Wire:
         without bytes. [s]
     message_share, pair_share : float
         Rate of the messages of an all-to-all, and of one pair of ranks, over that of rings.
-    inner_hop_s, outer_hop_s : float
-        One step inside an island, and one across the network. [s]
+    inner_hop_s, outer_hop_s, aggregated_hop_s : float
+        One step inside an island, one across the network, and one of aggregated trees there. [s]
     inner_bytes_per_s, outer_bytes_per_s : float
         Reachable rate of a rank inside its island, and of all ranks of one island together into
         the network, one direction; infinite where the level is not used. [bytes/s]
@@ -89,6 +93,7 @@ class Wire:
     pair_share: float
     inner_hop_s: float
     outer_hop_s: float
+    aggregated_hop_s: float
     inner_bytes_per_s: float
     outer_bytes_per_s: float
     copy_bytes_per_s: float
@@ -170,6 +175,7 @@ def _wire(
         pair_share=min(_pair_share(link, name) for link in used),
         inner_hop_s=near.hop if near else 0.0,
         outer_hop_s=far.hop + crossed_s if far else 0.0,
+        aggregated_hop_s=far.hop * PAT_HOP_SHARE + crossed_s if far else 0.0,
         inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
         outer_bytes_per_s=_rate(far, width * path.nic_bytes_per_s * path.fabric_efficiency),
         copy_bytes_per_s=copy * path.scale_up_bytes_per_s if copy else float("inf"),
@@ -222,6 +228,8 @@ def candidates(collective: str, path: GroupPath, links: Links) -> tuple[Candidat
     ]
     if collective == "all_reduce":
         found.extend(_in_switch(path, links))
+    if collective in ("all_gather", "reduce_scatter"):
+        found.extend(_aggregated(path, links))
     if not found:
         raise ModelDomainError(
             f"links '{path.scale_up_link}' and '{path.nic_link}' share no protocol"
@@ -287,6 +295,29 @@ def tree(wire: Wire) -> tuple[float, float]:
     return wire.base_s + wire.setup_s + 2 * wire.tree_s, max(inner, outer) / TREE_SHARE
 
 
+def aggregated_trees(wire: Wire) -> tuple[float, float]:
+    """Latency and slope of PAT, for an all-gather or a reduce-scatter of one rank an island.
+
+    Notes
+    -----
+    T = base + setup + ceil(log2 n) hop + n shard + S (n-1)/n / (0.75 rate). The data of each rank
+    travel down a binomial tree, farthest ranks first; what the n trees send over the same edge in
+    one step leaves as one message, so a rank sends n-1 shards in ceil(log2 n) messages. Shards
+    are not contiguous, so each of n is packed on its own: 2.8 us in the library's tuner, which
+    also states the 0.75 and the hop, 1/3.5 of a ring's.
+
+    References
+    ----------
+    .. [1] S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at
+       scale," arXiv:2506.20252, 2025.
+    .. [2] NVIDIA, NCCL 2.23 to 2.29, src/graph/tuning.
+    """
+    n = wire.ranks
+    steps = (n - 1).bit_length()
+    latency_s = wire.base_s + wire.setup_s + steps * wire.aggregated_hop_s + n * PAT_SHARD_S
+    return latency_s, (n - 1) / n / (PAT_SHARE * wire.outer_bytes_per_s)
+
+
 def direct(wire: Wire) -> tuple[float, float]:
     """Latency and slope of an all-to-all: every rank sends a piece of 1/ranks to every other.
 
@@ -329,6 +360,23 @@ def message(wire: Wire) -> tuple[float, float]:
     outer = wire.outer_bytes_per_s / wire.width
     rate = min(wire.inner_bytes_per_s, outer) * wire.pair_share
     return wire.base_s + wire.message_hop_s, 1 / rate
+
+
+def _aggregated(path: GroupPath, links: Links) -> Iterator[Candidate]:
+    """Yield PAT where the library may run it: Simple, one rank a node, no device offload.
+
+    The link says whether its transport has it. RCCL, which runs where GPUs are joined by xGMI, has
+    it off by default.
+    """
+    islands, width = _islands(path)
+    near = links.get(path.scale_up_link)
+    if islands < 2 or width > 1 or (near and near.kind == "xgmi"):
+        return
+    if not find_link(path.nic_link, links).aggregated_trees:
+        return
+    for protocol, wire in wires(path, links):
+        if protocol == SIMPLE:
+            yield Candidate("pat", protocol, *aggregated_trees(wire))
 
 
 def _in_switch(path: GroupPath, links: Links) -> Iterator[Candidate]:

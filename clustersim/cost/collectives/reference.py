@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clustersim.cost.collectives.algorithms import TREE_SHARE, Wire
+from clustersim.cost.collectives.algorithms import (
+    PAT_SHARD_S,
+    PAT_SHARE,
+    TREE_SHARE,
+    Wire,
+)
 
 
 def ring_by_steps(size_bytes: float, wire: Wire, passes: int) -> float:
@@ -45,6 +50,29 @@ def tree_by_levels(size_bytes: float, wire: Wire) -> float:
     inner_s = chain_bytes / wire.inner_bytes_per_s
     outer_s = per_island / wire.outer_bytes_per_s
     return time_s + max(inner_s, outer_s) / TREE_SHARE
+
+
+def aggregated_trees_by_steps(size_bytes: float, wire: Wire) -> float:
+    """Time of PAT, step by step: rank 0 sends the shards it has on to rank +distance. [s]
+
+    All ranks do the same at the same time. `held` are the shards of rank 0, by how far behind it
+    they began; one that has come `offset` ranks is sent on unless its tree ends before that.
+    """
+    shard = size_bytes / wire.ranks
+    time_s = wire.base_s + wire.setup_s
+    held = [0]
+    distance = 1
+    while 2 * distance < wire.ranks:
+        distance *= 2
+    while distance >= 1:
+        time_s += wire.aggregated_hop_s
+        passed = [offset + distance for offset in held if offset + distance < wire.ranks]
+        for _ in passed:
+            time_s += PAT_SHARD_S + shard / (PAT_SHARE * wire.outer_bytes_per_s)
+        held += passed  # the rank behind sent as much
+        distance //= 2
+    assert sorted(held) == list(range(wire.ranks))
+    return time_s + PAT_SHARD_S  # its own shard, into the output
 
 
 def exchange_by_peers(size_bytes: float, wire: Wire) -> float:

@@ -10,12 +10,14 @@ import pytest
 from clustersim.cost.collectives import (
     COLLECTIVES,
     bus_factor,
+    candidates,
     collective_s,
     explain_collective,
     line_table,
     price_calls,
 )
 from clustersim.errors import ModelDomainError
+from clustersim.hardware.paths import GroupPath
 from tests.collective_cases import group, shipped_links
 
 LINKS = shipped_links()
@@ -71,6 +73,49 @@ def test_small_all_reduces_of_many_nodes_take_a_tree_and_large_ones_a_ring() -> 
     large = explain_collective("all_reduce", 10e9, path, LINKS)
     assert (small.algorithm, large.algorithm) == ("tree", "ring")
     assert small.total_s < 1e-3
+
+
+@pytest.mark.parametrize("collective", ["all_gather", "reduce_scatter"])
+def test_one_rank_a_node_gathers_in_log_steps_until_the_ring_has_filled(collective: str) -> None:
+    """256 nodes: 8 steps against 255, until the ring's higher rate decides."""
+    path = group(1, 256)
+    chosen = [explain_collective(collective, size, path, LINKS) for size in (64e6, 10e9)]
+    assert [found.algorithm for found in chosen] == ["pat", "ring"]
+    assert chosen[0].protocol == "simple"
+    ring_s = min(s for name, _, s in chosen[0].rejected if name == "ring")
+    assert chosen[0].total_s < 0.8 * ring_s
+
+
+def test_aggregated_trees_pay_a_step_for_each_doubling_and_pack_each_shard() -> None:
+    """InfiniBand over one switch: 9.96 us launch, 40 us setup, hops of 14/3.5 + 0.4 us."""
+    one, two = (
+        next(c for c in candidates("all_gather", path, LINKS) if c.algorithm == "pat")
+        for path in (group(1, 64, hops=1), group(1, 128, hops=1))
+    )
+    assert two.latency_s - one.latency_s == pytest.approx(4.4e-6 + 64 * 2.8e-6)
+    assert two.latency_s == pytest.approx(9.96e-6 + 40e-6 + 7 * 4.4e-6 + 128 * 2.8e-6)
+    assert one.seconds_per_byte == pytest.approx(63 / 64 / (0.75 * 0.97 * 25e9))
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        (group(8), "one node"),
+        (group(2, 64), "two ranks a node"),
+        (group(1, 64, nic="ethernet"), "a transport with device offload"),
+        (replace(group(1, 64), scale_up_link="xgmi2"), "RCCL"),
+        (replace(group(4, 4, link="nvlink5"), domains=1, switch_hops=0), "one domain of 4 nodes"),
+    ],
+)
+def test_the_library_has_no_aggregated_trees_for(path: GroupPath, why: str) -> None:
+    for collective in ("all_gather", "reduce_scatter"):
+        found = {c.algorithm for c in candidates(collective, path, LINKS)}
+        assert found == {"ring"}, why
+
+
+@pytest.mark.parametrize("collective", sorted({*COLLECTIVES} - {"all_gather", "reduce_scatter"}))
+def test_aggregated_trees_only_gather_and_scatter(collective: str) -> None:
+    assert "pat" not in {c.algorithm for c in candidates(collective, group(1, 64), LINKS)}
 
 
 def test_protocols_go_from_ll_to_simple_as_messages_grow() -> None:
