@@ -163,6 +163,7 @@ def repeated_s(
     section: str = "",
     sustained: bool = False,
     most_sets: float = SETS_OF_WEIGHTS,
+    arrives_quantised: bool = False,
 ) -> Array:
     """Time of one call of a product that is repeated, quantisation of activations included.
 
@@ -180,6 +181,8 @@ def repeated_s(
         An unbroken stream of kernels (True), or a short micro-benchmark.
     most_sets : float
         Sets of weights that repetitions cycle through, at most.
+    arrives_quantised : bool
+        The kernel before has quantised the activations (static scales).
 
     Returns
     -------
@@ -205,7 +208,7 @@ def repeated_s(
     _, tiles_s, _ = any_gemm_s(shape, total, aligned, row, splits)
     traffic = _memory_bytes((activations, weights, results), most_sets, device, c)
     call_s = limited_s(tiles_s, traffic / row[2], 2.0 * m * n * k * batch, row)
-    if form.quantise_bytes:
+    if form.quantise_bytes and not arrives_quantised:
         call_s = call_s + _quantise_s((m, k, batch), total, form, device, c)
     if c.issue_s:
         call_s = c.issue_s * (1.0 + (call_s / c.issue_s) ** 8) ** 0.125

@@ -1,0 +1,307 @@
+"""An iteration of a serving engine priced once for all batches: tables that a replica looks up.
+
+Everything that depends on a number of rows alone (tokens of a rank, tokens of all ranks, sampled
+sequences) is one row of seconds by part; attention of decoding depends on sequences, their mean and
+their longest context; attention of a chunk on its tokens and those before it. Values between nodes
+are interpolated linearly. Left out: overlap of communication with products, and two batches that
+hide each other's exchange.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clustersim.cost.collectives.peer import engine_all_reduce_s
+from clustersim.cost.collectives.pricing import collective_s
+from clustersim.cost.compute.elementwise import Passes, warm_pass_s
+from clustersim.cost.compute.moe import FORMATS as EXPERT_FORMATS
+from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
+from clustersim.cost.compute.quantised import repeated_s
+from clustersim.cost.serving.attention import AttentionTables, attention_tables
+from clustersim.cost.serving.expert_loads import LoadTable, load_table
+from clustersim.errors import ModelDomainError
+from clustersim.hardware.paths import GroupPath, group_path, pair_path
+from clustersim.spec.device import Device
+from clustersim.spec.link import Link
+from clustersim.spec.profile import Profile
+from clustersim.spec.resolve import load_link, load_profile
+from clustersim.spec.serving import ServingScenario
+from clustersim.workload.iteration import Exchange, ExpertLayers, Iteration, Pass, Product
+
+Array = NDArray[np.float64]
+
+# Parts of an iteration; attention, host and waiting come from the replica.
+PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head")
+MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
+EXACT_TOKENS = 256  # every number of tokens up to it is priced
+STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
+STATIC_SCALES = ("fp8", "int8")  # the kernel before a product quantises its activations
+# Experts in a format that a device was not measured in: what its library would run instead.
+STAND_INS = {
+    "mxfp4": ("w4a8_mxfp4_mxfp8", "w4a16_mxfp4"),
+    "w4a16_mxfp4": ("w4a16_int",),
+    "w4a8_mxfp4_mxfp8": ("w4a16_mxfp4",),
+    "fp8_block": ("fp8",),
+    "fp8": ("fp8_block",),
+    "w4a16_int": ("w4a16_mxfp4",),
+    "fp16": ("bf16",),
+}
+
+
+@dataclass(frozen=True)
+class IterationPrices:
+    """Seconds of one iteration of all stages.
+
+    Attributes
+    ----------
+    token_s : ndarray (parts, tokens + 1)
+        By tokens of the attention rank that has most, from 0.
+    all_token_s : ndarray (draws, parts, tokens + 1)
+        By tokens of all attention ranks; draws of the experts' loads.
+    sequence_s : ndarray (parts, sequences + 1)
+        By sequences whose next token is sampled.
+    attention : AttentionTables
+    imbalance : ndarray (tokens + 1,)
+        Fullest rank over the mean, by tokens of all attention ranks; 1 without experts.
+    kernels : float
+        Launches.
+    """
+
+    token_s: Array
+    all_token_s: Array
+    sequence_s: Array
+    attention: AttentionTables
+    imbalance: Array
+    kernels: float
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a replica runs: device, its fitted behaviour, and the links between its GPUs."""
+
+    device: Device
+    profile: Profile
+    links: dict[str, Link]
+    paths: dict[str, GroupPath]
+
+
+def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
+    """The first replica's place in the cluster; all lie alike."""
+    cluster, shards = scenario.cluster, iteration.shards
+    paths = {
+        "tp": group_path(cluster, np.arange(shards.tensor_parallel)),
+        "stage": group_path(cluster, np.arange(shards.width)),
+        "pp": pair_path(cluster, 0, shards.width if shards.stages > 1 else 0),
+    }
+    names = {path.scale_up_link for path in paths.values()}
+    names |= {path.nic_link for path in paths.values() if path.nodes > 1}
+    device = cluster.node.device
+    links = {name: load_link(name) for name in sorted(names) if name}
+    return Site(device, load_profile(device.profile), links, paths)
+
+
+def price_iteration(
+    scenario: ServingScenario, iteration: Iteration, site: Site, counts: Array
+) -> IterationPrices:
+    """Price a template for every batch that its engine can form.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+        Its engine bounds the batches, its routing the loads of experts.
+    iteration : Iteration
+        What is computed.
+    site : Site
+        Where.
+    counts : ndarray (m,)
+        Measured choices of experts, for popularity "counts"; else unused.
+
+    Returns
+    -------
+    IterationPrices
+
+    Raises
+    ------
+    ModelDomainError
+        If the device's profile lacks the coefficients of a kernel.
+    """
+    budget, sequences = most_tokens(scenario), scenario.engine.max_sequences
+    ranks = iteration.shards.attention_ranks
+    tokens, all_tokens = nodes(budget), nodes(budget * ranks)
+    token_s = np.zeros((len(PARTS), tokens.size))
+    _add_rows(token_s, iteration, site, tokens, "tokens", scenario.engine.custom_all_reduce)
+    if iteration.latent is not None:
+        token_s[0] += latent_products_s(iteration, site, tokens)
+    all_s = np.zeros((1, len(PARTS), all_tokens.size))
+    custom = scenario.engine.custom_all_reduce
+    _add_rows(all_s[0], iteration, site, all_tokens, "all_tokens", custom)
+    imbalance = np.ones(all_tokens.size)
+    if (layers := iteration.experts) is not None:
+        loads = load_table(
+            all_tokens, layers.experts, scenario.routing, layers.ranks, scenario.run.seed, counts
+        )
+        draws_s = experts_s(layers, loads, site)
+        imbalance = loads.imbalance.mean(axis=0)
+        all_s = _varied(all_s, draws_s, scenario)
+    every = nodes(sequences)
+    sequence_s = np.zeros((len(PARTS), every.size))
+    _add_rows(sequence_s, iteration, site, every, "sequences", custom)
+    return IterationPrices(
+        token_s=_dense(tokens, token_s),
+        all_token_s=_dense(all_tokens, all_s),
+        sequence_s=_dense(every, sequence_s),
+        attention=attention_tables(iteration, site.device, site.profile, sequences, budget),
+        imbalance=_dense(all_tokens, imbalance),
+        kernels=iteration.kernels,
+    )
+
+
+def most_tokens(scenario: ServingScenario) -> int:
+    """Most tokens that one attention rank computes in an iteration."""
+    engine = scenario.engine
+    drafted = scenario.speculation.draft_tokens if scenario.speculation else 0
+    return max(engine.token_budget, engine.max_sequences * (1 + drafted))
+
+
+def nodes(most: int) -> Array:
+    """Numbers of rows that are priced: all small ones, then at distances that grow."""
+    found = [np.arange(1.0, min(most, EXACT_TOKENS) + 1.0)]
+    start = EXACT_TOKENS
+    for end, step in STEPS:
+        if start < most:
+            found.append(np.arange(start + step, min(end, most) + 1.0, step, dtype=np.float64))
+        start = end
+    found.append(np.array([float(most)]))
+    return np.unique(np.concatenate(found))
+
+
+def _dense(at: Array, values: Array) -> Array:
+    """Values for every whole number from 0, linear between nodes; nothing costs nothing."""
+    every = np.arange(at[-1] + 1.0)
+    flat = values.reshape(-1, at.size)
+    nothing = np.zeros(1)
+    where = np.concatenate((nothing, at))
+    lines = [np.interp(every, where, np.concatenate((nothing, line))) for line in flat]
+    return np.ascontiguousarray(np.reshape(lines, (*values.shape[:-1], every.size)))
+
+
+def _varied(rows_s: Array, draws_s: Array, scenario: ServingScenario) -> Array:
+    """Layers of experts joined to the other rows: their mean, or draws of so many layers."""
+    routing = scenario.routing
+    chosen = np.ones((1, draws_s.shape[0])) / draws_s.shape[0]
+    if routing.sample_every_step or routing.drift is not None:
+        rng = np.random.default_rng((scenario.run.seed, 1))
+        layers = max(1, scenario.model.expert_layers)
+        of = rng.integers(0, draws_s.shape[0], size=(64, layers))
+        chosen = np.stack([np.bincount(row, minlength=draws_s.shape[0]) for row in of]) / layers
+    out = np.repeat(rows_s, chosen.shape[0], axis=0)
+    out[:, PARTS.index("experts")] += chosen @ draws_s
+    return out
+
+
+def _add_rows(
+    out: Array, iteration: Iteration, site: Site, rows: Array, kind: str, custom: bool
+) -> None:
+    """Add every entry of one kind of rows to its part."""
+    head = kind == "sequences"
+    for product in iteration.products:
+        if product.rows == kind:
+            part = "head" if head else "products"
+            out[PARTS.index(part)] += product.count * product_s(product, site, rows)
+    for entry in iteration.passes:
+        if entry.rows == kind:
+            part = "head" if head else "passes"
+            out[PARTS.index(part)] += entry.count * pass_s(entry, site, rows)
+    for exchange in iteration.exchanges:
+        if exchange.rows == kind:
+            part = "all_reduce" if exchange.group == "tp" else "exchange"
+            out[PARTS.index(part)] += exchange.count * exchange_s(exchange, site, rows, custom)
+
+
+def product_s(product: Product, site: Site, rows: Array) -> Array:
+    """Time of one product of a layer; its weights come from memory. [s]"""
+    one = np.ones_like(rows)
+    shape = (rows, product.n * one, product.k * one, one)
+    quantised = product.dtype in STATIC_SCALES
+    return repeated_s(
+        shape,
+        product.dtype,
+        site.device,
+        site.profile,
+        most_sets=MANY_SETS,
+        arrives_quantised=quantised,
+    )
+
+
+def pass_s(entry: Pass, site: Site, rows: Array) -> Array:
+    """Time of one memory-bound kernel, over data that the kernel before wrote. [s]"""
+    one = np.ones_like(rows)
+    return warm_pass_s(
+        Passes(rows, entry.row_bytes * one, one), entry.kind, site.device, site.profile
+    )
+
+
+def exchange_s(exchange: Exchange, site: Site, rows: Array, custom: bool) -> Array:
+    """Time of one collective; an all-reduce by the engine's own kernel where it has one. [s]"""
+    sizes, path = rows * exchange.row_bytes, site.paths[exchange.group]
+    if custom and exchange.collective == "all_reduce":
+        return engine_all_reduce_s(sizes, path, site.links)
+    return collective_s(exchange.collective, sizes, path, site.links)
+
+
+def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
+    """Time of all layers of experts, (draws, tokens). [s]"""
+    dtype, profile = expert_format(layers.dtype, site.device, site.profile)
+    row = moe_row(site.device, profile, dtype)
+    one = np.ones_like(loads.tokens)
+    shape = ExpertShape(
+        hidden=layers.hidden * one,
+        intermediate=layers.intermediate * one,
+        experts=layers.experts.experts / layers.ranks * one,
+        gated=np.full(one.size, layers.gated),
+    )
+    computed = profile.moe[dtype].computed
+    draws = range(loads.routed.shape[0])
+    found = [moe_s(shape, loads.loads(layers.experts, draw, computed), row)[0] for draw in draws]
+    return layers.count * np.stack(found)
+
+
+def expert_format(dtype: str, device: Device, profile: Profile) -> tuple[str, Profile]:
+    """Format that a device runs experts in, and a profile with coefficients for it.
+
+    A format that was not measured there takes the coefficients of its neighbour in `STAND_INS`, or
+    of 16 bits, with its own bytes.
+
+    Raises
+    ------
+    ModelDomainError
+        If the profile has no coefficients of experts at all.
+    """
+    if dtype == "mxfp4":
+        wide = device.architecture == "blackwell"
+        dtype = "w4a8_mxfp4_mxfp8" if wide else "w4a16_mxfp4"
+    if dtype == "fp16":
+        dtype = "bf16"
+    if dtype in profile.moe:
+        return dtype, profile
+    known = [*STAND_INS.get(dtype, ()), "bf16"]
+    for other in known:
+        if other in profile.moe:
+            as_other = dtype if dtype in EXPERT_FORMATS else other
+            table = {as_other: profile.moe[other]}
+            return as_other, profile.model_copy(update={"moe": table})
+    raise ModelDomainError(
+        f"profile {profile.name}: no coefficients of expert layers; use a device of which expert "
+        "layers were measured, or a profile of your own (clustersim calibrate)"
+    )
+
+
+def latent_products_s(iteration: Iteration, site: Site, tokens: Array) -> Array:
+    """Projections and small operators of all blocks of latent attention. [s]"""
+    from clustersim.cost.serving.attention import latent_projections_s
+
+    layers = iteration.latent_layers
+    return layers * latent_projections_s(iteration, site.device, site.profile, tokens)

@@ -1,0 +1,265 @@
+"""One iteration of a serving engine as a template: what is computed for given tokens, no seconds.
+
+Identical layers are folded: an entry says how often it runs. What depends on the batch enters by
+its rows: tokens of an attention rank, tokens of all ranks, or sequences that are sampled. Attention
+over the cache is a list of cores, one a kind of layer; experts are one entry for all their layers.
+Left out: passes that engines fuse into their neighbours (residual additions, biases, rotation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clustersim.parallel.replica import Shards, kv_dtype, shards_of
+from clustersim.spec.model import Experts, LatentAttention, Model
+from clustersim.spec.serving import ServingScenario
+
+Rows = Literal["tokens", "all_tokens", "sequences"]
+HIDDEN_BYTES = 2.0
+LOGIT_BYTES = 4.0
+SAMPLING_PASSES = 4.0  # logits are read and written: temperature, softmax, cumulation; assumed
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product [rows, k] x [k, n]."""
+
+    name: str
+    n: int
+    k: int
+    dtype: str
+    count: float
+    rows: Rows = "tokens"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A memory-bound kernel: bytes of one row, and its class in a profile."""
+
+    name: str
+    kind: str
+    row_bytes: float
+    count: float
+    rows: Rows = "tokens"
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A collective over the GPUs of an attention rank ("tp") or of a stage ("stage")."""
+
+    name: str
+    collective: str
+    row_bytes: float
+    count: float
+    group: Literal["tp", "stage", "pp"]
+    rows: Rows = "tokens"
+
+
+@dataclass(frozen=True)
+class Core:
+    """Attention of some layers over their keys: full, in a window, or in chunks."""
+
+    kind: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int
+    count: float
+
+
+@dataclass(frozen=True)
+class ExpertLayers:
+    """Routed experts of some layers on one GPU of a stage."""
+
+    experts: Experts
+    hidden: int
+    intermediate: int
+    gated: bool
+    dtype: str
+    ranks: int
+    count: float
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Everything that one iteration of a replica computes, the fullest stage.
+
+    Attributes
+    ----------
+    products, passes, exchanges : tuple
+        Entries of all layers and of the head.
+    cores : tuple of Core
+        Attention; empty with latent attention.
+    latent : LatentAttention or None
+        With it `latent_layers` cores of `shards.heads` heads.
+    experts : ExpertLayers or None
+    shards : Shards
+    kv_dtype : str
+    hidden : int
+    projection_dtype : str
+        Of the products around latent attention.
+    """
+
+    products: tuple[Product, ...]
+    passes: tuple[Pass, ...]
+    exchanges: tuple[Exchange, ...]
+    cores: tuple[Core, ...]
+    latent: LatentAttention | None
+    latent_layers: float
+    experts: ExpertLayers | None
+    shards: Shards
+    kv_dtype: str
+    hidden: int
+    projection_dtype: str
+
+    @property
+    def kernels(self) -> float:
+        """Launches of an iteration, a few more for each layer of experts and of attention."""
+        launches = 2.0 * self.latent_layers
+        for entries in (self.products, self.passes, self.exchanges, self.cores):
+            launches += sum(entry.count for entry in entries)
+        return launches + (6.0 * self.experts.count if self.experts else 0.0)
+
+
+def iteration_of(scenario: ServingScenario) -> Iteration:
+    """The template of a scenario's replica.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    Iteration
+        Work of all stages together: a batch passes them one after the other.
+    """
+    shards, model, precision = shards_of(scenario), scenario.model, scenario.precision
+    attention = precision.attention or precision.weights
+    products = [*_attention_products(model, shards, attention)]
+    products += _mlp_products(model, shards, precision.weights)
+    head = Product(
+        "head",
+        -(-model.padded_vocab // shards.tensor_parallel),
+        model.hidden,
+        precision.head,
+        1.0,
+        "sequences",
+    )
+    experts = None
+    if model.experts is not None:
+        experts = ExpertLayers(
+            experts=model.experts,
+            hidden=model.hidden,
+            intermediate=max(1, model.experts.expert_ffn // shards.expert_tensor_parallel),
+            gated=model.gated_mlp,
+            dtype=precision.experts or precision.weights,
+            ranks=shards.expert_parallel,
+            count=float(model.expert_layers),
+        )
+    latent = model.latent
+    return Iteration(
+        products=(*products, head),
+        passes=tuple(_passes(model, shards)),
+        exchanges=tuple(_exchanges(model, shards)),
+        cores=() if latent else tuple(_cores(model, shards)),
+        latent=latent,
+        latent_layers=float(model.layers) if latent else 0.0,
+        experts=experts,
+        shards=shards,
+        kv_dtype=kv_dtype(scenario),
+        hidden=model.hidden,
+        projection_dtype=attention,
+    )
+
+
+def _attention_products(model: Model, shards: Shards, dtype: str) -> list[Product]:
+    """Products around attention; those of latent attention belong to its block."""
+    if model.latent is not None:
+        return []
+    layers, hidden = float(model.layers), model.hidden
+    width = (shards.heads + 2 * shards.kv_heads) * model.head_dim
+    return [
+        Product("qkv", width, hidden, dtype, layers),
+        Product("attention output", hidden, shards.heads * model.head_dim, dtype, layers),
+    ]
+
+
+def _mlp_products(model: Model, shards: Shards, dtype: str) -> list[Product]:
+    """MLPs of dense layers, shared experts, and the router."""
+    found, hidden, tp = [], model.hidden, shards.tensor_parallel
+    branches = 2 if model.gated_mlp else 1
+    dense = float(model.layers - model.expert_layers)
+    if dense:
+        width = max(1, model.ffn // tp)
+        found += [
+            Product("mlp up", branches * width, hidden, dtype, dense),
+            Product("mlp down", hidden, width, dtype, dense),
+        ]
+    if model.experts is None:
+        return found
+    count = float(model.expert_layers)
+    found.append(Product("router", model.experts.experts, hidden, "bf16", count))
+    if model.experts.shared_experts:
+        width = max(1, model.experts.shared_experts * model.experts.expert_ffn // tp)
+        found += [
+            Product("shared expert up", branches * width, hidden, dtype, count),
+            Product("shared expert down", hidden, width, dtype, count),
+        ]
+    return found
+
+
+def _passes(model: Model, shards: Shards) -> list[Pass]:
+    """Norms with the residual, activations, the embedding, and the sampler."""
+    layers, hidden, tp = float(model.layers), model.hidden, shards.tensor_parallel
+    norms = 1.0 if model.parallel_block else 2.0
+    kind = "layer_norm" if model.norm == "layer_norm" else "rms_norm"
+    found = [Pass("norm", kind, 4.0 * hidden * HIDDEN_BYTES, norms * layers)]
+    widths = []
+    if dense := float(model.layers - model.expert_layers):
+        widths.append((model.ffn / tp, dense))
+    if model.experts is not None and model.experts.shared_experts:
+        shared = model.experts.shared_experts * model.experts.expert_ffn / tp
+        widths.append((shared, float(model.expert_layers)))
+    for width, count in widths:
+        read = 2.0 if model.gated_mlp else 1.0
+        activation = "gated" if model.gated_mlp else "activation"
+        found.append(Pass("activation", activation, (read + 1.0) * width * HIDDEN_BYTES, count))
+    found.append(Pass("embedding", "embedding", 2.0 * hidden * HIDDEN_BYTES, 1.0))
+    logits = model.padded_vocab * LOGIT_BYTES * SAMPLING_PASSES
+    found.append(Pass("sampling", "stream", logits, SAMPLING_PASSES, "sequences"))
+    return found
+
+
+def _exchanges(model: Model, shards: Shards) -> list[Exchange]:
+    """Sums over tensor-parallel ranks, and the way of tokens to experts on other attention ranks.
+
+    With one attention rank all ranks hold all tokens, and partial results of experts are summed
+    like those of any MLP. With several, tokens are gathered before the experts and results are
+    scattered after them.
+    """
+    found, row = [], model.hidden * HIDDEN_BYTES
+    dense, experts = float(model.layers - model.expert_layers), float(model.expert_layers)
+    alone = shards.attention_ranks == 1
+    if shards.tensor_parallel > 1:
+        sums = model.layers + dense + (experts if alone else 0.0)
+        found.append(Exchange("all-reduce", "all_reduce", row, sums, "tp"))
+        found.append(Exchange("embedding sum", "all_reduce", row, 1.0, "tp"))
+        logits = model.padded_vocab * HIDDEN_BYTES
+        found.append(Exchange("logits", "all_gather", logits, 1.0, "tp", "sequences"))
+    if experts and not alone:
+        for name, collective in (("dispatch", "all_gather"), ("combine", "reduce_scatter")):
+            found.append(Exchange(name, collective, row, experts, "stage", "all_tokens"))
+    if shards.stages > 1:
+        found.append(Exchange("stage edge", "send_recv", row, shards.stages - 1.0, "pp"))
+    return found
+
+
+def _cores(model: Model, shards: Shards) -> list[Core]:
+    found = []
+    for kind in ("full", "window", "chunked"):
+        if count := model.layers_of_kind(kind):
+            window = 0 if kind == "full" else int(model.sliding_window or 0)
+            heads = (shards.heads, shards.kv_heads, model.head_dim)
+            found.append(Core(kind, *heads, window, float(count)))
+    return found
