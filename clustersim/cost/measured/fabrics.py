@@ -41,6 +41,12 @@ LEAF_LATENCY_S = 0.0  # one leaf switch; the hops of the link files were fitted 
 BRIDGES = {"a100_pcie_80gb": ("nvlink3", 300e9)}
 """NVLink bridges of PCIe cards, per GPU and direction [bytes/s]: NVIDIA A100 data sheet (June
 2021), 600 GB/s both directions together."""
+SWITCH_GPUS = {"l40s_48gb": 2, "rtx_pro_6000_server_96gb": 2, "a40_48gb": 1}
+"""GPUs that reach each other without the host, in the hosts of the rows; all where not listed.
+
+Read off the rows: 2 L40S exchange 20 GB/s and 4 of them 5, 2 RTX PRO 6000 37 and 4 of them 25, and
+two A40 4, though the word for their host has a bridge.
+"""
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,16 @@ def _nic_rate(nics: re.Match[str] | None, place: Place) -> float:
 
 def _inner_link(inner: str, place: Place, device: Device) -> tuple[str | None, float | None]:
     """Link kind inside the node and its rate per rank."""
-    if inner == "nvlink_pair+pcie":
-        if place.ranks <= 2:
-            return BRIDGES.get(device.name, (None, None))
-        inner = "nvlink_pair_pcie"
-    if inner.startswith("pcie"):
-        return inner, device.pcie_bandwidth
     own, rate = device.scale_up_link, device.scale_up_bandwidth
-    if inner == "nvlink_pair_pcie":
-        return (own, device.pcie_bandwidth) if (own or "").startswith("pcie") else (None, None)
+    direct = SWITCH_GPUS.get(device.name, place.ranks)
+    if inner == "nvlink_pair+pcie":
+        if place.ranks <= 2 and direct > 1:
+            return BRIDGES.get(device.name, (None, None))
+        if not own or not own.startswith("pcie"):
+            return None, None
+        inner = own
+    if inner.startswith("pcie"):
+        return (inner if place.ranks <= direct else f"{inner}_host"), device.pcie_bandwidth
     if not own or not own.startswith("nvlink"):
         return None, None
     if inner == "nvlink_mesh":

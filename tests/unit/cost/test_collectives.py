@@ -135,6 +135,25 @@ def test_the_switch_reduces_on_nvlink_4_and_not_on_nvlink_3() -> None:
     assert busbw("all_reduce", 2e9, group(8, link="nvlink4")) == pytest.approx(459, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("link", "rate", "ranks", "measured"),
+    [
+        ("pcie4", 32e9, 2, 20.0),
+        ("pcie4_host", 32e9, 4, 5.1),
+        ("pcie5", 64e9, 2, 36.5),
+        ("pcie5", 64e9, 4, 48.2),
+        ("pcie5_host", 64e9, 4, 25.0),
+        ("pcie5_host", 64e9, 8, 24.0),
+    ],
+)
+def test_pcie_is_as_fast_as_the_way_through_the_host_allows(
+    link: str, rate: float, ranks: int, measured: float
+) -> None:
+    """Bus bandwidth of a 64 MB all_reduce: L40S, RTX PRO 6000, and H100 in pairs (48 GB/s)."""
+    path = replace(group(ranks, link="pcie4"), scale_up_link=link, scale_up_bytes_per_s=rate)
+    assert busbw("all_reduce", 64e6, path) == pytest.approx(measured, rel=0.08)
+
+
 def test_rails_of_a_node_add_up() -> None:
     one = busbw("all_gather", 4e9, group(1, 4, node_bytes_per_s=100e9))
     eight = busbw("all_gather", 4e9, group(8, 4, node_bytes_per_s=100e9))
@@ -202,7 +221,9 @@ def test_every_shipped_link_says_where_its_numbers_come_from(name: str) -> None:
     assert link.pedigree.fitted_to
     assert link.sources
     assert (link.pedigree.error is not None) == (link.pedigree.basis == "fitted")
-    shares = [link.protocols[p].efficiency for p in ("ll", "ll128", "simple")]
+    assert ("ll128" in link.protocols) == (link.kind != "pcie")
+    protocols = [link.protocols[p] for p in ("ll", "ll128", "simple") if p in link.protocols]
+    shares = [protocol.efficiency for protocol in protocols]
     assert shares == sorted(shares)
-    hops = [link.protocols[p].hop for p in ("ll", "ll128", "simple")]
+    hops = [protocol.hop for protocol in protocols]
     assert hops == sorted(hops)

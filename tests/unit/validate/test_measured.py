@@ -243,6 +243,24 @@ def test_words_that_say_too_little_are_no_path(word):
     assert path_of(Place(word, 16, 2), H100) is None
 
 
+@pytest.mark.parametrize(
+    ("device", "word", "ranks", "link"),
+    [
+        ("l40s", "pcie4", 2, "pcie4"),
+        ("l40s", "pcie4", 4, "pcie4_host"),
+        ("rtx_pro_6000_server_96gb", "pcie5", 8, "pcie5_host"),
+        ("a40", "nvlink_pair+pcie", 2, "pcie4_host"),
+        ("a100_pcie_80gb", "nvlink_pair+pcie", 2, "nvlink3"),
+        ("a100_pcie_80gb", "nvlink_pair+pcie", 4, "pcie4"),
+    ],
+)
+def test_pcie_of_a_host_is_direct_within_a_switch_and_else_through_the_host(
+    device, word, ranks, link
+):
+    path = path_of(Place(word, ranks, 1), load_device(device))
+    assert (path.scale_up_link, path.scale_up_kind == "pcie") == (link, True)
+
+
 def test_stated_rate_of_adapters_goes_before_the_word():
     path = path_of(Place("nvswitch+roce_8x400g", 16, 2, 200e9), H100)
     assert path.nic_bytes_per_s == pytest.approx(25e9)
