@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +16,7 @@ from clustersim.parallel.mesh import Mesh, build_mesh
 from clustersim.parallel.speeds import draw_noise, draw_speeds, fold_replicas
 from clustersim.spec.scenario import Scenario
 from clustersim.workload.program import Program
+from clustersim.workload.streams import named_rng
 from clustersim.workload.training import build_training_program
 
 Floats = NDArray[np.float64]
@@ -52,12 +52,6 @@ def prepare(scenario: Scenario) -> Prepared:
     program = build_training_program(scenario)
     platform = build_platform(scenario, mesh)
     return Prepared(scenario, mesh, program, platform, price_program(program, platform))
-
-
-def named_rng(seed: int, name: str, replication: int) -> np.random.Generator:
-    """A random stream of its own for each name and replication."""
-    key = (zlib.crc32(name.encode()), replication)
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 @dataclass(frozen=True)
