@@ -10,7 +10,8 @@ from clustersim.spec.base import Bytes, Record, Seconds
 
 Family = Literal["vllm", "sglang", "tensorrt_llm", "sarathi", "orca", "deepspeed_mii", "other"]
 Policy = Literal["vllm_v1", "vllm_v0", "sarathi", "orca", "sglang", "tensorrt_llm", "static"]
-MemoryShareOf = Literal["device", "free"]
+MemoryShareOf = Literal["device", "weights_and_cache", "free"]
+BudgetFloor = Literal["prompt", "context"]
 
 
 class HostCosts(Record):
@@ -23,6 +24,19 @@ class HostCosts(Record):
     evidence: str = Field(description="what it was fitted to, or why it was assumed")
 
 
+class MemoryDefaults(Record):
+    """Defaults that an engine takes by the memory of the device instead of its general ones."""
+
+    memory: Bytes = Field(gt=0, description="least memory of the device")
+    except_devices: tuple[str, ...] = Field(
+        default=(), description="words in a catalogue id that keep a device out, such as a100"
+    )
+    token_budget: int | None = Field(default=None, gt=0)
+    max_sequences: int | None = Field(default=None, gt=0)
+    memory_fraction: float | None = Field(default=None, gt=0, le=1)
+    largest_graph: int | None = Field(default=None, gt=0, description="graph_sizes end here")
+
+
 class ServingEngine(Record):
     """A generation of a serving engine, such as `vllm-0.19`."""
 
@@ -32,16 +46,29 @@ class ServingEngine(Record):
     released: str = Field(description="date of the release, as 2025-06-30")
     policy: Policy
     token_budget: int = Field(gt=0, description="most tokens of one iteration")
+    token_budget_at_least: BudgetFloor | None = Field(
+        default=None,
+        description="budget is raised where prompts are not cut; prompt: to the longest prompt of "
+        "a run, context: to the longest sequence of the model",
+    )
     max_sequences: int = Field(gt=0, description="most sequences that run at once")
     chunked_prefill: bool = Field(description="prompts may be cut at the token budget")
     block_tokens: int = Field(gt=0, description="tokens of one block of the KV cache")
     memory_fraction: float = Field(gt=0, le=1, description="of the device memory that is used")
     memory_fraction_of: MemoryShareOf = Field(
-        default="device", description="free: of what weights leave, for the KV cache alone"
+        default="device",
+        description="device: of all its memory, for everything; weights_and_cache: of all its "
+        "memory, without activations and graphs; free: of what weights and activations leave, for "
+        "the KV cache alone",
     )
     prefix_caching: bool
     graph_sizes: tuple[int, ...] = Field(
         description="batches of a decode step that a graph was captured for; others are padded up"
+    )
+    graphs_of_prompts: bool = Field(
+        default=False,
+        description="steps with prompts run the graphs of their number of tokens too, attention "
+        "outside of them",
     )
     graph_pool: Bytes = Field(default=0.0, ge=0, description="memory of the captured graphs")
     async_scheduling: bool = Field(description="the host prepares a step while the last one runs")
@@ -52,4 +79,31 @@ class ServingEngine(Record):
         default="bf16", description="KV cache where weights have 8 or 4 bits and nothing is said"
     )
     host: HostCosts
+    by_memory: tuple[MemoryDefaults, ...] = Field(
+        default=(), description="by rising memory; the last one that fits a device holds"
+    )
     sources: dict[str, str] = Field(description="where each figure comes from")
+
+    def on_device(self, name: str, memory_bytes: float) -> ServingEngine:
+        """Return this engine with the defaults that it takes on a device.
+
+        Parameters
+        ----------
+        name : str
+            Catalogue id of the device.
+        memory_bytes : float
+            Its memory. [bytes]
+        """
+        fitting = [
+            defaults
+            for defaults in self.by_memory
+            if memory_bytes >= defaults.memory
+            and not any(word in name for word in defaults.except_devices)
+        ]
+        if not fitting:
+            return self.model_copy(update={"by_memory": ()})
+        kept = fitting[-1].model_dump(exclude_none=True, exclude={"memory", "except_devices"})
+        largest = kept.pop("largest_graph", None)
+        if largest is not None:
+            kept["graph_sizes"] = tuple(size for size in self.graph_sizes if size <= largest)
+        return self.model_copy(update={**kept, "by_memory": ()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from clustersim.spec import resolve
 from clustersim.spec.device import Device
 from clustersim.spec.names import Kind
+from clustersim.units import GIB
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / ".." / "shared" / "published" / "README.md"
@@ -20,6 +22,7 @@ LOADERS: dict[Kind, Callable[[str], Any]] = {
     "device": resolve.load_device,
     "model": resolve.load_model,
     "software": resolve.load_software,
+    "engine": resolve.load_engine,
     "fleet": resolve.load_fleet,
     "topology": resolve.load_topology,
     "scenario": resolve.load_scenario,
@@ -82,6 +85,41 @@ def test_every_figure_of_a_device_has_a_source(name: str) -> None:
     device = resolve.load_device(name)
     assert without_source(device.model_dump(), device.sources) == []
     assert set(device.sources) <= set(device.model_dump())
+
+
+@pytest.mark.parametrize("name", resolve.list_names("engine"))
+def test_every_figure_of_an_engine_has_a_source(name: str) -> None:
+    engine = resolve.load_engine(name)
+    data = {key: value for key, value in engine.model_dump().items() if value != ()}
+    assert without_source(data, engine.sources) == []
+    assert set(engine.sources) <= set(engine.model_dump())
+
+
+@pytest.mark.parametrize("name", resolve.list_names("engine"))
+def test_an_engine_is_dated_and_its_graphs_rise(name: str) -> None:
+    engine = resolve.load_engine(name)
+    assert date.fromisoformat(engine.released) >= date(2022, 1, 1)
+    assert name.startswith(engine.family.replace("_mii", "-mii")) or engine.family == "other"
+    assert list(engine.graph_sizes) == sorted(set(engine.graph_sizes))
+    floors = [defaults.memory for defaults in engine.by_memory]
+    assert floors == sorted(set(floors))
+
+
+def test_defaults_of_an_engine_follow_the_memory_of_the_device() -> None:
+    vllm, sglang = resolve.load_engine("vllm-0.19"), resolve.load_engine("sglang-0.5")
+    budgets = {}
+    for name in ("rtx4090_24gb", "a100_sxm_80gb", "h100_sxm_80gb", "b200_sxm_180gb"):
+        device = resolve.load_device(name)
+        found = [engine.on_device(name, device.memory) for engine in (vllm, sglang)]
+        budgets[name] = [engine.token_budget for engine in found]
+        assert not any(engine.by_memory for engine in found)
+    assert budgets == {
+        "rtx4090_24gb": [2048, 2048],
+        "a100_sxm_80gb": [2048, 8192],
+        "h100_sxm_80gb": [8192, 8192],
+        "b200_sxm_180gb": [8192, 16384],
+    }
+    assert sglang.on_device("rtx4090_24gb", 24 * GIB).graph_sizes[-1] == 24
 
 
 @pytest.mark.parametrize("name", resolve.list_names("topology"))
@@ -184,7 +222,7 @@ def test_a_published_run_keeps_its_layout() -> None:
     assert bloom.model.padded_vocab == 250_880
 
 
-@pytest.mark.parametrize("kind", ["device", "topology", "model", "software", "fleet"])
+@pytest.mark.parametrize("kind", ["device", "topology", "model", "software", "engine", "fleet"])
 def test_the_catalogue_page_names_what_ships(kind: Kind) -> None:
     page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     assert [name for name in resolve.list_names(kind) if f"`{name}`" not in page] == []
