@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from clustersim.cost.program import ProgramCosts
 from clustersim.parallel.mesh import Mesh
 from clustersim.parallel.speeds import draw_speeds
-from clustersim.run.prepare import Draw, Prepared, named_rng, prepare
+from clustersim.run.prepare import Draw, Prepared, prepare
 from clustersim.spec.resolve import load_device
 from clustersim.spec.scenario import Scenario
 from clustersim.workload.operators import Category
+from clustersim.workload.streams import named_rng
 from tests.programs import Row, build_program
 from tests.training_scenarios import SMALL_GPT, SMALL_LLAMA, scenario_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -15,6 +16,15 @@ TraceFormat = Literal["auto", "mooncake", "azure", "burstgpt", "requests"]
 
 OPEN = ("poisson", "gamma", "diurnal")
 AT_ONCE = ("static", "offline")
+KINDS_OF = {
+    "rate": OPEN,
+    "variation": ("gamma",),
+    "peak_to_mean": ("diurnal",),
+    "period": ("diurnal",),
+    "concurrency": ("closed_loop", "saturated"),
+    "speed_up": ("trace",),
+}
+WIDEST_UNIFORM = 1.0 / math.sqrt(3.0)  # variation of a uniform distribution that begins at 0
 
 
 class Arrivals(Record):
@@ -44,6 +54,11 @@ class Arrivals(Record):
             raise ValueError(f"arrivals of kind {self.kind} need a rate, such as '10 requests/s'")
         if self.kind == "closed_loop" and self.concurrency is None:
             raise ValueError("a closed loop needs its concurrency")
+        for name, kinds in KINDS_OF.items():
+            default = type(self).model_fields[name].default
+            if self.kind not in kinds and getattr(self, name) != default:
+                message = f"arrivals of kind {self.kind} have no {name}"
+                raise ValueError(f"{message}; leave it out, or use kind {' or '.join(kinds)}")
         return self
 
 
@@ -62,6 +77,15 @@ class Spread(Record):
     def _from_number(cls, data: object) -> object:
         is_number = isinstance(data, int | float) and not isinstance(data, bool)
         return {"mean": data} if is_number else data
+
+    @model_validator(mode="after")
+    def _check_variation(self) -> Spread:
+        if self.kind == "fixed" and self.variation:
+            raise ValueError("fixed lengths do not vary; use kind uniform or lognormal")
+        if self.kind == "uniform" and self.variation > WIDEST_UNIFORM:
+            message = f"uniform lengths of variation {self.variation:g} would be negative"
+            raise ValueError(f"{message}; use at most 0.577, or kind lognormal")
+        return self
 
 
 class Lengths(Record):
@@ -82,11 +106,17 @@ class Lengths(Record):
             raise ValueError("lengths need input and output, or a file of pairs")
         if self.file is not None and (self.input is not None or self.output is not None):
             raise ValueError("lengths have a file and distributions; state one of them")
+        if self.file is None and (self.input_mean is not None or self.output_mean is not None):
+            raise ValueError("only lengths of a file are scaled; state means in input and output")
         return self
 
 
 class Prefixes(Record):
-    """What prompts share: one system prompt, and the turns of a conversation."""
+    """What prompts share: one system prompt, and the turns of a conversation.
+
+    Lengths are then what a request adds: its prompt is the shared beginning, all that was said
+    before in its conversation, and its own words. The rate counts all turns.
+    """
 
     shared: int = Field(default=0, ge=0, description="tokens that all prompts begin with")
     groups: int = Field(default=1, gt=0, description="different shared beginnings")
@@ -112,4 +142,10 @@ class Workload(Record):
             raise ValueError("arrivals of kind trace and a trace file belong together")
         if self.trace is None and self.lengths is None:
             raise ValueError("lengths are needed where there is no trace")
+        if self.trace is not None and self.lengths is not None:
+            raise ValueError("a trace has lengths of its own; leave out lengths")
+        if self.trace is not None and self.prefixes != Prefixes():
+            raise ValueError("a trace has prefixes of its own; leave out prefixes")
+        if self.trace is None and self.format != "auto":
+            raise ValueError("a format without a trace; leave it out")
         return self

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.errors import Problem, SpecError
-from clustersim.spec.workload import OPEN, Workload
+from clustersim.spec.workload import OPEN, Prefixes, Workload
 from clustersim.workload.arrivals import draw_arrivals_s
 from clustersim.workload.files import find_file
-from clustersim.workload.lengths import draw_lengths
+from clustersim.workload.lengths import Drawn, draw_lengths
+from clustersim.workload.prefixes import conversations, in_order
 from clustersim.workload.streams import named_rng
 from clustersim.workload.traces import read_trace
 
@@ -28,6 +29,7 @@ LEAST_REQUESTS, LEAST_S = 2_000, 60.0  # of an open loop
 CLOSED_ROUNDS, SATURATED_ROUNDS = 10, 20  # requests over concurrency
 OFFLINE_REQUESTS = 1_000
 MOST_REQUESTS = 50_000_000
+NO_PREFIXES = Prefixes()
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Requests:
     input_tokens, output_tokens : ndarray of int64 (n,)
         Lengths of whole prompts and of answers, at least 1.
     concurrency : int
-        Closed loop: most requests in flight; 0 in an open loop.
+        Closed loop: most conversations in flight, which are requests where there are no turns; the
+        last turn of one lets the next one in. 0 in an open loop.
     prefix_start : ndarray of int64 (n + 1,)
         Where the blocks of each request begin in `prefix_block`.
     prefix_block : ndarray of int64 (m,)
         Leading blocks of text that another request may share, numbered from 0; equal numbers are
-        equal text.
+        equal text. Where a later turn begins with the answer too, blocks of the answer follow those
+        of the prompt: a look-up ends with the prompt. The last block of a Mooncake prompt may be
+        partly filled.
     prefix_block_tokens : int
         Tokens of such a block; 0 where nothing is shared.
     after : ndarray of int64 (n,)
@@ -82,6 +87,7 @@ def build_requests(
     skip_bad: bool = False,
     closed_concurrency: int | None = None,
     replication: int = 0,
+    block_tokens: int = 16,
 ) -> Requests:
     """Draw or read the requests of one run.
 
@@ -97,6 +103,8 @@ def build_requests(
         Bad lines of files are skipped and counted.
     closed_concurrency : int, optional
         Concurrency of `saturated` where the workload states none.
+    block_tokens : int
+        Tokens of a block of drawn prefixes, best the block of the engine; a trace has its own.
 
     Returns
     -------
@@ -112,16 +120,55 @@ def build_requests(
         return _from_trace(workload, base, skip_bad)
     concurrency = _concurrency(workload, closed_concurrency)
     count = _count(workload, concurrency)
-    arrivals, lengths = workload.arrivals, workload.lengths
-    assert lengths is not None
-    arrival_s = np.zeros(count)
-    if arrivals.kind in OPEN:
-        assert arrivals.rate is not None
+    assert workload.lengths is not None
+    drawn = draw_lengths(workload.lengths, count, seed, replication, base, skip_bad)
+    starts = -(-count // workload.prefixes.turns)
+    start_s = np.zeros(starts)
+    if workload.arrivals.kind in OPEN:
+        assert workload.arrivals.rate is not None
+        rate = workload.arrivals.rate / workload.prefixes.turns
         rng = named_rng(seed, "arrivals", replication)
-        arrival_s = draw_arrivals_s(arrivals, count, arrivals.rate, rng)
-    drawn = draw_lengths(lengths, count, seed, replication, base, skip_bad)
-    return _alone(
-        arrival_s, drawn.input_tokens, drawn.output_tokens, concurrency, skipped=drawn.skipped
+        start_s = draw_arrivals_s(workload.arrivals, starts, rate, rng)
+    if workload.prefixes == NO_PREFIXES:
+        return _alone(start_s, *_sides(drawn), concurrency, skipped=drawn.skipped)
+    rng = named_rng(seed, "prefix groups", replication)
+    return _talking(workload.prefixes, start_s, drawn, concurrency, block_tokens, rng)
+
+
+def _sides(drawn: Drawn) -> tuple[Ints, Ints]:
+    return drawn.input_tokens, drawn.output_tokens
+
+
+def _talking(
+    prefixes: Prefixes,
+    start_s: Floats,
+    drawn: Drawn,
+    concurrency: int,
+    block_tokens: int,
+    rng: np.random.Generator,
+) -> Requests:
+    """Requests that share beginnings and follow each other."""
+    talks = conversations(prefixes, *_sides(drawn), block_tokens, rng)
+    earliest_s = start_s[talks.conversation] + talks.turn * prefixes.think
+    if concurrency:
+        earliest_s[:] = 0.0
+    order = np.argsort(earliest_s, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(order.size)
+    follows = talks.turn > 0
+    after = np.where(follows, np.append(-1, place[:-1]), -1)
+    start, block = in_order(talks.block_start, talks.block, order)
+    return Requests(
+        arrival_s=earliest_s[order],
+        input_tokens=talks.input_tokens[order],
+        output_tokens=drawn.output_tokens[order],
+        concurrency=concurrency,
+        prefix_start=start,
+        prefix_block=block,
+        prefix_block_tokens=block_tokens if block.size else 0,
+        after=after[order],
+        think_s=np.where(follows, prefixes.think, 0.0)[order],
+        skipped=drawn.skipped,
     )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clustersim.run.prepare import draw_fleet, durations_of, named_rng, noisy_rows, prepare
+from clustersim.run.prepare import draw_fleet, durations_of, noisy_rows, prepare
 from clustersim.run.replicate import Replications, run_replications
+from clustersim.workload.streams import named_rng
 from tests.whole_steps import small_step
 
 SLOW_HOSTS = {"slow_host_fraction": 0.3, "slow_host_slowdown": 0.1}
