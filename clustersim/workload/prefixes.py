@@ -108,26 +108,3 @@ def _running(values: Ints, talk: Ints, turn: Ints) -> Ints:
     total = np.cumsum(values)
     first = np.flatnonzero(turn == 0)
     return total - (total - values)[first][talk]
-
-
-def in_order(start: Ints, block: Ints, order: Ints) -> tuple[Ints, Ints]:
-    """Rows of a compressed list in another order.
-
-    Parameters
-    ----------
-    start : ndarray of int64 (n + 1,)
-        Where each row begins.
-    block : ndarray of int64 (m,)
-        Items of the rows.
-    order : ndarray of int64 (n,)
-        Rows as they should stand.
-
-    Returns
-    -------
-    start, block : ndarray
-    """
-    sizes = np.diff(start)[order]
-    begin = np.append(0, np.cumsum(sizes))
-    source = np.arange(int(begin[-1]), dtype=np.int64)
-    source += np.repeat(start[:-1][order] - begin[:-1], sizes)
-    return begin, block[source]

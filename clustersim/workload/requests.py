@@ -18,7 +18,7 @@ from clustersim.spec.workload import OPEN, Prefixes, Workload
 from clustersim.workload.arrivals import draw_arrivals_s
 from clustersim.workload.files import find_file
 from clustersim.workload.lengths import Drawn, draw_lengths
-from clustersim.workload.prefixes import conversations, in_order
+from clustersim.workload.prefixes import conversations
 from clustersim.workload.streams import named_rng
 from clustersim.workload.traces import read_trace
 
@@ -34,13 +34,13 @@ NO_PREFIXES = Prefixes()
 
 @dataclass(frozen=True)
 class Requests:
-    """Requests of one run, in order of arrival.
+    """Requests of one run, in order of arrival; turns of a conversation follow its first one.
 
     Attributes
     ----------
     arrival_s : ndarray of float64 (n,)
         Rising, the first at 0 or later. In a closed loop all are 0: completions release them in
-        this order. Where `after` is set, the earliest conceivable time. [s]
+        this order. Where `after` is set, that of the conversation: the answer comes later. [s]
     input_tokens, output_tokens : ndarray of int64 (n,)
         Lengths of whole prompts and of answers, at least 1.
     concurrency : int
@@ -56,7 +56,7 @@ class Requests:
     prefix_block_tokens : int
         Tokens of such a block; 0 where nothing is shared.
     after : ndarray of int64 (n,)
-        The request whose answer has to be there first, -1 for none; it stands before this one.
+        The request whose answer has to be there first: the one before, or -1 for none.
     think_s : ndarray of float64 (n,)
         From that answer to the arrival. [s]
     skipped : int
@@ -149,25 +149,17 @@ def _talking(
 ) -> Requests:
     """Requests that share beginnings and follow each other."""
     talks = conversations(prefixes, *_sides(drawn), block_tokens, rng)
-    earliest_s = start_s[talks.conversation] + talks.turn * prefixes.think
-    if concurrency:
-        earliest_s[:] = 0.0
-    order = np.argsort(earliest_s, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
     follows = talks.turn > 0
-    after = np.where(follows, np.append(-1, place[:-1]), -1)
-    start, block = in_order(talks.block_start, talks.block, order)
     return Requests(
-        arrival_s=earliest_s[order],
-        input_tokens=talks.input_tokens[order],
-        output_tokens=drawn.output_tokens[order],
+        arrival_s=start_s[talks.conversation],
+        input_tokens=talks.input_tokens,
+        output_tokens=drawn.output_tokens,
         concurrency=concurrency,
-        prefix_start=start,
-        prefix_block=block,
-        prefix_block_tokens=block_tokens if block.size else 0,
-        after=after[order],
-        think_s=np.where(follows, prefixes.think, 0.0)[order],
+        prefix_start=talks.block_start,
+        prefix_block=talks.block,
+        prefix_block_tokens=block_tokens if talks.block.size else 0,
+        after=np.where(follows, np.arange(follows.size) - 1, -1),
+        think_s=np.where(follows, prefixes.think, 0.0),
         skipped=drawn.skipped,
     )
 
