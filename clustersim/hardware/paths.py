@@ -25,6 +25,7 @@ from clustersim.hardware.scale_up import (
     domain_of,
     domain_position,
     mesh_links,
+    mesh_rings,
     relays_rails,
 )
 from clustersim.spec.topology import Topology
@@ -215,8 +216,11 @@ def _scale_up_rate(
     used = used[used.sum(axis=1) > 1]
     if used.size == 0:
         return scale_up.bandwidth
-    toward_peers = (used @ links)[used == 1]
-    share = toward_peers.min() / max(1, links.sum(axis=1).max())
+    lanes = int((used @ links)[used == 1].min())
+    for mask in used:
+        inside = tuple(np.flatnonzero(mask).tolist())
+        lanes = min(lanes, mesh_rings(scale_up.domain_gpus, scale_up.link, inside) or lanes)
+    share = lanes / max(1, links.sum(axis=1).max())
     return float(min(scale_up.bandwidth, max(scale_up.bandwidth * share, pcie)))
 
 

@@ -9,6 +9,7 @@ that any GPU of the domain has.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,59 @@ def mesh_links(domain_gpus: int, link: str) -> NDArray[np.int64]:
         links = np.array(_HYBRID_CUBE, dtype=np.int64)
     links.setflags(write=False)
     return links
+
+
+@lru_cache(maxsize=256)
+def mesh_rings(domain_gpus: int, link: str, members: tuple[int, ...]) -> int:
+    """Count the rings over some GPUs of a hybrid cube mesh that share no link in one direction.
+
+    Parameters
+    ----------
+    domain_gpus : int
+        GPUs of the domain.
+    link : str
+        Link kind.
+    members : tuple of int
+        At least two GPUs of the domain.
+
+    Returns
+    -------
+    int
+        0 where no ring passes all members, and for meshes whose counts are no links.
+
+    Notes
+    -----
+    A closed path over three or more members is two rings, one each way; between two members each
+    link is one. As many closed paths as fit beside each other, found by trying all: there are at
+    most 2520, and 3 fit.
+    """
+    if domain_gpus != 8 or not link.startswith("nvlink"):
+        return 0
+    free = mesh_links(domain_gpus, link)[np.ix_(members, members)].tolist()
+    if len(members) == 2:
+        return int(free[0][1])
+    orders = ((0, *rest, 0) for rest in permutations(range(1, len(members))) if rest[0] < rest[-1])
+    paths = [tuple(pairwise(order)) for order in orders]
+    return 2 * _most_paths([path for path in paths if _fits(path, free)], free)
+
+
+def _most_paths(paths: list[tuple[tuple[int, int], ...]], free: list[list[int]]) -> int:
+    """The most closed paths that can be taken together from links that are free."""
+    most, limit = 0, min(map(sum, free)) // 2
+    for first, path in enumerate(paths):
+        if most == limit:
+            break
+        left = [list(row) for row in free]
+        for a, b in path:
+            left[a][b] -= 1
+            left[b][a] -= 1
+        rest = [other for other in paths[first:] if _fits(other, left)]
+        most = max(most, 1 + _most_paths(rest, left))
+    return most
+
+
+def _fits(path: tuple[tuple[int, int], ...], free: list[list[int]]) -> bool:
+    return all(free[a][b] > 0 for a, b in path)
 
 
 def domain_nodes(topology: Topology) -> int:

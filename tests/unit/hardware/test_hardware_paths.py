@@ -10,7 +10,7 @@ import pytest
 from clustersim.errors import CapacityError, PlacementError, SpecError
 from clustersim.hardware.fabric import plan_fabric
 from clustersim.hardware.paths import group_path, pair_path
-from clustersim.hardware.scale_up import mesh_links
+from clustersim.hardware.scale_up import mesh_links, mesh_rings
 from tests.hardware_clusters import GBIT, cluster_of, megascale
 
 
@@ -136,3 +136,19 @@ def test_a_group_of_12500_ranks_is_cheap():
         group_path(topology, ranks)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rings"), [(2, 1), (3, 2), (4, 4), (5, 0), (6, 2), (7, 4), (8, 6)]
+)
+def test_the_first_gpus_of_a_cube_mesh_are_passed_by_as_many_rings_as_were_measured(gpus, rings):
+    """22.5 GB/s of bus bandwidth a ring: 23, 45, 85, -, 46, 87 GB/s over 2 to 7 V100 (vTrain)."""
+    assert mesh_rings(8, "nvlink2", tuple(range(gpus))) == rings
+    cube = cluster_of(1, scale_up="mesh", link="nvlink2", bandwidth=150e9)
+    if rings > 1:  # a pair of one link takes PCIe where that is faster
+        assert group_path(cube, range(gpus)).scale_up_bytes_per_s == rings * 25e9
+
+
+def test_rings_are_counted_only_where_the_mesh_is_wired_link_by_link():
+    assert mesh_rings(4, "nvlink3", (0, 1, 2, 3)) == 0
+    assert mesh_rings(8, "xgmi2", tuple(range(8))) == 0
