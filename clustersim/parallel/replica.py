@@ -263,12 +263,15 @@ def memory_of_replica(scenario: ServingScenario) -> ReplicaMemory:
     activations = activation_bytes(scenario, shards)
     communication = COMMUNICATION_BYTES if shards.width > 1 else 0.0
     fixed = weights + activations + communication + CONTEXT_BYTES + engine.graph_pool
-    if engine.memory_fraction_of == "device":
-        budget = engine.memory_fraction * capacity
-        left = budget - fixed
-    else:
-        left = engine.memory_fraction * (capacity - fixed)
-        budget = fixed + max(left, 0.0)
+    budget = engine.memory_fraction * capacity
+    match engine.memory_fraction_of:
+        case "device":
+            left = budget - fixed
+        case "weights_and_cache":
+            left = budget - weights
+        case "free":
+            left = engine.memory_fraction * (capacity - fixed)
+            budget = fixed + max(left, 0.0)
     layout = cache_layout(model, shards, dtype, engine.block_tokens)
     return ReplicaMemory(
         weights=weights,

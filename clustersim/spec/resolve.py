@@ -117,7 +117,7 @@ def _kind(document: Document) -> str:
 
 
 def _load_serving(document: Document) -> tuple[ServingScenario, Checked]:
-    scenario = validate(ServingScenario, document)
+    scenario = _with_defaults_of_device(validate(ServingScenario, document), document)
     checked = check_serving(scenario, document)
     if checked.problems:
         raise SpecError(checked.problems)
@@ -146,6 +146,20 @@ def _rests_on(involved: frozenset[Path_], suspect: frozenset[Path_]) -> bool:
         for path in involved
         for wrong in suspect
     )
+
+
+def _with_defaults_of_device(scenario: ServingScenario, document: Document) -> ServingScenario:
+    """Settle what an engine takes by the device's memory; what the scenario states stays."""
+    engine, device = scenario.engine, scenario.cluster.node.device
+    here = engine.on_device(device.name, device.memory)
+    home = document.mark(("engine", "by_memory")).file
+    stated = {
+        field: getattr(engine, field)
+        for field in ("token_budget", "max_sequences", "memory_fraction", "graph_sizes")
+        if document.mark(("engine", field)).file != home
+    }
+    engine = here.model_copy(update=stated) if engine.by_memory else here
+    return scenario.model_copy(update={"engine": engine})
 
 
 def load_topology(source: str | Path) -> Topology:

@@ -94,8 +94,9 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     paths = {
         "tp": group_path(cluster, np.arange(shards.tensor_parallel)),
         "stage": group_path(cluster, np.arange(shards.width)),
-        "pp": pair_path(cluster, 0, shards.width if shards.stages > 1 else 0),
     }
+    if shards.stages > 1:
+        paths["pp"] = pair_path(cluster, 0, shards.width)
     names = {path.scale_up_link for path in paths.values()}
     names |= {path.nic_link for path in paths.values() if path.nodes > 1}
     device = cluster.node.device
