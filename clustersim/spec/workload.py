@@ -66,9 +66,9 @@ class Spread(Record):
     """A distribution of lengths in tokens, rounded, at least 1."""
 
     kind: Literal["fixed", "uniform", "lognormal"] = "fixed"
-    mean: float = Field(gt=0)
+    mean: float = Field(gt=0, le=1e9)
     variation: float = Field(
-        default=0.0, ge=0, description="coefficient of variation of uniform and lognormal"
+        default=0.0, ge=0, le=100, description="coefficient of variation of uniform and lognormal"
     )
     most: int | None = Field(default=None, gt=0, description="longer ones are cut to it")
 
@@ -96,8 +96,12 @@ class Lengths(Record):
     file: str | None = Field(
         default=None, description="CSV of pairs, or a joint histogram; drawn with replacement"
     )
-    input_mean: float | None = Field(default=None, gt=0, description="file: prompts scaled to it")
-    output_mean: float | None = Field(default=None, gt=0, description="file: answers scaled to it")
+    input_mean: float | None = Field(
+        default=None, gt=0, le=1e9, description="file: prompts scaled to it"
+    )
+    output_mean: float | None = Field(
+        default=None, gt=0, le=1e9, description="file: answers scaled to it"
+    )
 
     @model_validator(mode="after")
     def _check_source(self) -> Lengths:

@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.errors import Problem, SpecError
-from clustersim.workload.files import BadLines, Column, Lines, cells_of, find_column, read_table
+from clustersim.workload.files import (
+    BadLines,
+    Column,
+    Lines,
+    cells_of,
+    find_column,
+    read_table,
+    shortened,
+)
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +45,7 @@ def read_expert_counts(path: Path, experts: int | None = None) -> Floats:
     header = [cell.strip() for cell in cells_of(lines.header())]
     place, name_place = find_column(header, ("count", "counts")), find_column(header, ("expert",))
     if place is None:
-        message = f"there is no column count, but: {', '.join(header) or 'nothing'}"
+        message = f"there is no column count, but: {shortened(', '.join(header)) or 'nothing'}"
         raise SpecError(Problem(message, "a header of expert,count", str(path), 1))
     bad = BadLines(str(path), skip=False)
     columns = [Column(header[place], place, 0.0, False, "a number, at least 0")]

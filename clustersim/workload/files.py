@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from os.path import expanduser
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ Flags = NDArray[np.bool_]
 SHOWN = 10  # bad lines that a message names
 BLOCK_LINES = 65_536
 LARGEST = 2.0**53  # beyond it float64 no longer counts one by one
+MOST_TOKENS = 1e9  # of a prompt or an answer
 SKIP_FIX = "correct the line, or set run.skip_bad: true to skip bad lines and count them"
 
 
@@ -49,18 +51,25 @@ def find_file(name: str, base: Path | None, field_name: str) -> Path:
     SpecError
         There is no such file.
     """
-    wanted = Path(name).expanduser()
+    wanted = Path(expanduser(name))
     folders = list(dict.fromkeys([*([base] if base is not None else []), Path()]))
     places = [wanted] if wanted.is_absolute() else [folder / wanted for folder in folders]
-    for place in places:
-        if place.is_file():
-            return place
-    if any(place.is_dir() for place in places):
-        message, fix = f"{name} is a folder", "name a file in it"
-    else:
-        looked = " and ".join(str(place.parent.resolve()) for place in places)
-        message, fix = f"no such file: {name} (looked in {looked})", _near(places)
+    try:
+        for place in places:
+            if place.is_file():
+                return place
+        if any(place.is_dir() for place in places):
+            message, fix = f"{name} is a folder", "name a file in it"
+        else:
+            looked = " and ".join(str(place.parent.resolve()) for place in places)
+            message, fix = f"no such file: {name} (looked in {looked})", _near(places)
+    except (OSError, ValueError) as error:
+        message, fix = f"{name[:60]!r} cannot be looked for: {_reason(error)}", "check the name"
     raise SpecError(Problem(message, fix, field=field_name))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _near(places: Sequence[Path]) -> str:
@@ -70,6 +79,11 @@ def _near(places: Sequence[Path]) -> str:
             if near is not None:
                 return f"did you mean `{place.parent / near}`?"
     return "paths are relative to the folder of the scenario, then to the working directory"
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text, or its beginning where it is long."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 @dataclass
@@ -85,8 +99,7 @@ class BadLines:
         """Note one line: what was seen and what was expected."""
         self.count += 1
         if len(self.problems) < SHOWN:
-            short = seen if len(seen) <= 60 else f"{seen[:57]}..."
-            message = f"saw {short}, expected {expected}"
+            message = f"saw {shortened(seen, 60)}, expected {expected}"
             self.problems.append(Problem(message, "", self.file, line, 0, name))
 
     def skipped(self) -> int:
@@ -125,8 +138,8 @@ class Lines:
             with opener(self.path, "rt", encoding="utf-8-sig", errors="replace") as stream:
                 yield from stream
         except (OSError, EOFError, zlib.error) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise SpecError(Problem(f"cannot be read: {reason}", "", str(self.path))) from None
+            message = f"cannot be read: {_reason(error)}"
+            raise SpecError(Problem(message, "check the file", str(self.path))) from None
 
     def header(self) -> str:
         """The first line that is not blank; empty at the end of the file."""
@@ -148,7 +161,10 @@ def cells_of(line: str) -> list[str]:
     text = line.strip("\r\n")
     if '"' not in text:
         return text.split(",")
-    return next(csv.reader([text], skipinitialspace=True), [])
+    try:
+        return next(csv.reader([text], skipinitialspace=True), [])
+    except csv.Error:  # a cell too long to be one
+        return [text]
 
 
 def read_numbers(cells: Sequence[str]) -> Floats:
@@ -184,6 +200,8 @@ class Column:
         What a cell should hold, for messages.
     read : callable
         Cells to numbers; NaN where a cell is bad.
+    most : float
+        Larger values are bad.
     """
 
     name: str
@@ -192,10 +210,11 @@ class Column:
     whole: bool
     expected: str
     read: Callable[[Sequence[str]], Floats] = read_numbers
+    most: float = LARGEST
 
     def wrong(self, values: Floats) -> Flags:
         """Which values are bad."""
-        good = np.isfinite(values) & (values >= self.least) & (values < LARGEST)
+        good = np.isfinite(values) & (values >= self.least) & (values <= self.most)
         if self.whole:
             good &= np.floor(values) == values
         return ~good
@@ -203,7 +222,8 @@ class Column:
 
 def tokens(name: str, index: int, least: int = 1) -> Column:
     """A column of token counts."""
-    return Column(name, index, least, True, f"a whole number of tokens, at least {least}")
+    expected = f"a whole number of tokens, at least {least}"
+    return Column(name, index, least, True, expected, most=MOST_TOKENS)
 
 
 @dataclass(frozen=True)
@@ -278,17 +298,11 @@ def _read_block(
     block: list[str], first: int, width: int, columns: Sequence[Column], bad: BadLines
 ) -> tuple[tuple[Floats, ...], Ints]:
     """Columns and line numbers of the good lines of a block."""
-    places = [place for place, line in enumerate(block, first) if not line.isspace()]
-    rows = [cells_of(line) for line in block if not line.isspace()]
     problems: dict[int, tuple[str, str, str]] = {}
-    if any(len(row) != width for row in rows):
-        for place, row in zip(places, rows, strict=True):
-            if len(row) != width:
-                seen = f"{len(row)} cell" + "s" * (len(row) != 1)
-                problems[place] = ("", seen, f"{width}, as in the header")
-        places = [place for place in places if place not in problems]
-        rows = [row for row in rows if len(row) == width]
-    cells = list(zip(*rows, strict=True)) or [()] * width
+    places: Sequence[int] = range(first, first + len(block))
+    cells = _split_evenly(block, width)
+    if cells is None:
+        places, cells = _split_each(block, first, width, problems)
     values = tuple(column.read(cells[column.index]) for column in columns)
     good = np.ones(len(places), dtype=np.bool_)
     for column, numbers in zip(columns, values, strict=True):
@@ -301,6 +315,33 @@ def _read_block(
         bad.add(place, *problems[place])
     lines = np.array(places, dtype=np.int64)
     return tuple(column[good] for column in values), lines[good]
+
+
+def _split_evenly(block: list[str], width: int) -> list[list[str]] | None:
+    """Columns of lines that all have as many commas and no quotes; else None."""
+    if width < 2 or {line.count(",") for line in block} != {width - 1}:
+        return None
+    text = "".join(block)
+    if '"' in text:
+        return None
+    cells = text.replace("\n", ",").split(",")
+    return [cells[index : len(block) * width : width] for index in range(width)]
+
+
+def _split_each(
+    block: list[str], first: int, width: int, problems: dict[int, tuple[str, str, str]]
+) -> tuple[list[int], list[list[str]]]:
+    """Lines with as many cells as the header, and their columns; the others become problems."""
+    places, rows = [], []
+    for place, line in enumerate(block, first):
+        row = cells_of(line)
+        if len(row) == width and not line.isspace():
+            places.append(place)
+            rows.append(row)
+        elif not line.isspace():
+            seen = f"{len(row)} cell" + "s" * (len(row) != 1)
+            problems[place] = ("", seen, f"{width}, as in the header")
+    return places, [[row[index] for row in rows] for index in range(width)]
 
 
 def find_column(header: Sequence[str], names: Sequence[str]) -> int | None:

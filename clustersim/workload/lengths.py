@@ -24,6 +24,7 @@ from clustersim.workload.files import (
     find_column,
     find_file,
     read_table,
+    shortened,
     tokens,
 )
 from clustersim.workload.streams import named_rng
@@ -149,7 +150,7 @@ def _read_pairs(lines: Lines, header: list[str], bad: BadLines) -> tuple[list[Fl
             trace.skipped
         )
     if places[0] is None or places[1] is None:
-        message = f"the columns hold no lengths: {', '.join(header)}"
+        message = f"the columns hold no lengths: {shortened(', '.join(header))}"
         fix = f"a header such as input_tokens,output_tokens, or a histogram: {','.join(BINS)}"
         raise SpecError(Problem(message, fix, bad.file, 1))
     columns = [tokens(header[place], place) for place in places if place is not None]

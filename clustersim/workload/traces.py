@@ -40,6 +40,7 @@ from clustersim.spec.workload import TraceFormat
 from clustersim.workload.files import (
     BLOCK_LINES,
     LARGEST,
+    MOST_TOKENS,
     BadLines,
     Column,
     Flags,
@@ -48,6 +49,7 @@ from clustersim.workload.files import (
     cells_of,
     find_column,
     read_table,
+    shortened,
     tokens,
 )
 
@@ -182,10 +184,10 @@ def _find_columns(header: list[str], kind: TraceFormat, file: str) -> tuple[str,
         places = [place for place in found if place is not None]
         if len(places) == len(found):
             return name, tuple(places)
-    seen = ", ".join(cell.strip() for cell in header)
+    seen = shortened(", ".join(cell.strip() for cell in header))
     expected = "; ".join(f"{name}: {_wanted(name)}" for name in kinds)
     what = "of no known trace" if kind == "auto" else f"not of a trace of format {kind}"
-    message = f"the columns are {what}: {seen if len(seen) <= 200 else seen[:197] + '...'}"
+    message = f"the columns are {what}: {seen}"
     fix = f"a header of {expected}"
     if kind == "auto":
         fix += "; or JSON lines as Mooncake has them"
@@ -297,8 +299,8 @@ def _json_row(text: str) -> tuple[float, int, int, list[int]] | tuple[str, str, 
         return error.args[0], "no such key", JSON_EXPECTED[JSON_KEYS.index(error.args[0])]
     good = (
         type(time) in (int, float) and 0 <= time < LARGEST,
-        type(inputs) is int and 1 <= inputs < LARGEST,
-        type(outputs) is int and 1 <= outputs < LARGEST,
+        type(inputs) is int and 1 <= inputs <= MOST_TOKENS,
+        type(outputs) is int and 1 <= outputs <= MOST_TOKENS,
         isinstance(ids, list | tuple) and {int}.issuperset(map(type, ids)),
     )
     if not all(good):
