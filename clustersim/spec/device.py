@@ -12,7 +12,19 @@ from pydantic import Field
 
 from clustersim.spec.base import Bytes, BytesPerS, FlopPerS, Hertz, Record, Watts
 
-Architecture = Literal["volta", "ampere", "ada", "hopper", "blackwell", "cdna2", "cdna3", "xe2"]
+Architecture = Literal[
+    "volta",
+    "turing",
+    "ampere",
+    "ada",
+    "hopper",
+    "blackwell",
+    "cdna2",
+    "cdna3",
+    "xe2",
+    "gaudi",
+    "ascend",
+]
 
 
 class Device(Record):

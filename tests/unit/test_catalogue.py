@@ -18,6 +18,7 @@ from clustersim.units import GIB
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / ".." / "shared" / "published" / "README.md"
+SERVING = PUBLISHED.with_name("README_serving.md")
 LOADERS: dict[Kind, Callable[[str], Any]] = {
     "device": resolve.load_device,
     "model": resolve.load_model,
@@ -78,6 +79,30 @@ def test_every_alias_finds_its_device() -> None:
     for name, device in devices().items():
         for alias in device.aliases:
             assert resolve.load_device(alias).name == name
+
+
+@pytest.mark.skipif(not SERVING.exists(), reason="needs ../shared/published, not shipped")
+def test_each_device_of_the_serving_data_is_in_the_catalogue() -> None:
+    section = SERVING.read_text(encoding="utf-8").split("## Devices")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.+`) \| (.+) \|$", section, re.MULTILINE)
+    assert len(rows) >= 20
+    for ids, words in rows:
+        groups = words.split(";")
+        for name, group in zip(re.findall(r"`([^`]+)`", ids), groups, strict=False):
+            wanted = [re.sub(r" \(.*", "", word).strip() for word in group.split(", ")]
+            wanted = [word for word in wanted if re.fullmatch(r"[A-Za-z0-9-]+", word)]
+            assert {resolve.load_device(word).name for word in (name, *wanted)} == {
+                resolve.load_device(name).name
+            }
+
+
+@pytest.mark.parametrize("name", resolve.list_names("device"))
+def test_the_profile_of_a_device_can_price_serving(name: str) -> None:
+    profile = resolve.load_profile(resolve.load_device(name).profile)
+    if profile.name != "b60":  # attention of another library; expert layers not fitted
+        assert profile.prefill
+        assert profile.decode
+        assert profile.moe
 
 
 @pytest.mark.parametrize("name", resolve.list_names("device"))
@@ -186,8 +211,8 @@ def test_peaks_of_a_device_rise_as_the_datatype_narrows() -> None:
         assert peak.get("tf32", 0.0) < peak["fp16"], name
         for wide, narrow in (("fp16", "fp8"), ("fp8", "nvfp4")):
             if narrow in peak:
-                assert peak[narrow] == pytest.approx(2 * peak[wide], rel=0.51), name
-                assert peak[narrow] >= 1.99 * peak[wide], name
+                # four times where a board accumulates 8 bits at half rate
+                assert 1.99 * peak[wide] <= peak[narrow] <= 4.01 * peak[wide], name
 
 
 def published_peaks() -> dict[str, tuple[str, tuple[float | None, ...]]]:
