@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from clustersim.errors import SpecError
 from clustersim.spec.workload import Workload
@@ -276,3 +278,12 @@ def test_lengths_of_lmsys_have_the_mean_of_the_histogram() -> None:
     requests = offline(lengths, 200_000)
     assert requests.input_tokens.mean() == pytest.approx(92.2, rel=0.06)  # of the pairs themselves
     assert requests.output_tokens.mean() == pytest.approx(300.0, rel=0.01)
+
+
+def test_the_examples_of_the_how_to_are_valid() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "howto" / "workloads.md").read_text()
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert len(blocks) >= 10
+    for block in blocks:
+        data = YAML(typ="safe").load(block)["workload"]
+        Workload.model_validate(data, context={"document": True})
