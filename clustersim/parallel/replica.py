@@ -39,9 +39,12 @@ WEIGHT_BYTES = {
 }
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}
 ACTIVATION_BYTES = 2.0
-LOGIT_BYTES = 4.0  # the sampler works in 32 bits
+# What the driver keeps: an 80 GiB H100 shows 79.2 GiB to a program, a 24 GiB RTX 4090 23.65 GiB.
+DRIVER_BYTES = 0.45 * 2**30
 # CUDA context, libraries and their workspaces, without tensors; assumed.
 CONTEXT_BYTES = 0.6 * 2**30
+# Of one logit in the sampler: 16 bits of the product, 32 to sample, a copy sorted with its indices.
+SAMPLER_BYTES = 2.0 + 4.0 + 4.0 + 8.0
 # Buffers of NCCL and of an engine's own all-reduce, where there is more than one rank; assumed.
 COMMUNICATION_BYTES = 0.6 * 2**30
 STATE_BYTES = 4.0  # a number of the state of linear attention
@@ -128,7 +131,7 @@ class ReplicaMemory:
     budget : float
         What the engine takes of the device.
     capacity : float
-        Memory of the device.
+        Memory of the device that a program sees.
     layout : CacheLayout
         What a sequence takes.
     kv_blocks : int
@@ -240,7 +243,7 @@ def activation_bytes(scenario: ServingScenario, shards: Shards) -> float:
     branches = 3.0 if model.gated_mlp else 2.0
     widths = 2.0 * model.hidden + branches * ffn
     sequences = min(engine.max_sequences, tokens)
-    logits = sequences * model.padded_vocab * (LOGIT_BYTES + ACTIVATION_BYTES)
+    logits = sequences * model.padded_vocab * SAMPLER_BYTES
     return tokens * widths * ACTIVATION_BYTES + logits
 
 
@@ -258,7 +261,7 @@ def memory_of_replica(scenario: ServingScenario) -> ReplicaMemory:
     """
     model, engine = scenario.model, scenario.engine
     shards, dtype = shards_of(scenario), kv_dtype(scenario)
-    capacity = scenario.cluster.node.device.memory
+    capacity = scenario.cluster.node.device.memory - DRIVER_BYTES
     weights = weight_bytes(model, shards, scenario.precision)
     activations = activation_bytes(scenario, shards)
     communication = COMMUNICATION_BYTES if shards.width > 1 else 0.0
