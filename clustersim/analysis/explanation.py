@@ -25,6 +25,13 @@ Document = Mapping[str, Any]
 BAR = 20  # characters of a full bar
 MOST_OTHERS = 6  # ways that lost; --json has all
 LEAST_SHOWN = 0.0005  # of the time; smaller parts share a line
+# What the bytes of a kind are, where they do not go to memory.
+RATES = {"collective": "bus bandwidth"}
+# Times among other operators: the figure, where that is, and what differs there.
+ELSEWHERE = (
+    ("training_s", "in a training step", "sustained clocks, gaps"),
+    ("cold_s", "between the layers of a model", "nothing of it is left in L2"),
+)
 
 
 def roofline_of(document: Document) -> Roofline:
@@ -41,7 +48,7 @@ def roofline_of(document: Document) -> Roofline:
             slope_label=f"{format_rate(roof['slope'])} memory",
             point_label=f"{format_rate(roof['y'], 'FLOP/s')}, {share} of the roof",
         )
-    what = "bus bandwidth" if document["kind"] == "collective" else "memory traffic"
+    what = RATES.get(document["kind"], "memory traffic")
     return Roofline(
         **common,
         x_unit="byte",
@@ -88,20 +95,21 @@ def headline(document: Document) -> str:
         return f"{bound}: {rate}, {share} of the dense {document['dtype']} peak"
     rate = format_rate(document["rate_bytes_per_s"])
     share = format_percent(document["bandwidth_fraction"])
-    of = "bus bandwidth" if document["kind"] == "collective" else "traffic"
+    of = RATES.get(document["kind"], "traffic")
     return f"{bound}: {rate} {of}, {share} of {format_rate(document['peak_bytes_per_s'])}"
 
 
 def _step(document: Document) -> str:
-    """The interval that the error of the fit gives, and the time in a training step."""
+    """The interval that the error of the fit gives, and the time among other operators."""
     error = document["trust"]["error_fraction"]
     low, high = (format_seconds(document["time_s"] * (1.0 + side * error)) for side in (-1, 1))
     text = f"give or take {format_percent(error)} ({low} to {high})"
-    if document["training_s"] is None:
-        return f"{text}; the same in a training step, if nothing runs beside it"
-    slower = document["training_s"] / document["time_s"] - 1.0
-    step = format_seconds(document["training_s"])
-    return f"{text}; in a training step {step} ({100 * slower:+.1f} %: sustained clocks, gaps)"
+    for name, where, why in ELSEWHERE:
+        if document[name] is not None:
+            slower = document[name] / document["time_s"] - 1.0
+            seconds = format_seconds(document[name])
+            return f"{text}; {where} {seconds} ({100 * slower:+.1f} %: {why})"
+    return f"{text}; the same in a step of a model, if nothing runs beside it"
 
 
 def _rates(document: Document) -> str:
@@ -177,7 +185,7 @@ def _trust(document: Document, console: Console) -> None:
 
 
 def _words(name: str) -> str:
-    for end in ("_bytes_per_s", "_fraction"):
+    for end in ("_bytes_per_s", "_fraction", "_s"):
         name = name.removesuffix(end)
     return name.replace("_", " ")
 
@@ -189,6 +197,8 @@ def _value(name: str, value: Any) -> str:
         return format_percent(value)
     if name.endswith("_bytes_per_s"):
         return format_rate(value)
+    if name.endswith("_s"):
+        return format_seconds(value)
     return format_bytes(value) if name.endswith("_bytes") else format_count(value)
 
 

@@ -31,7 +31,7 @@ class Flag:
     name : str
         Of the argument that the explanation takes; the flag is ``--name`` with hyphens.
     type : type
-        int (a count of at least 1), str or bool.
+        int (a count of at least 1), float (a pure number), str or bool.
     default
         None where the explanation has its own; `REQUIRED` where there is none.
     choices : tuple of str
@@ -40,8 +40,8 @@ class Flag:
         Of a quantity, which is then read by `clustersim.units`.
     flag : str
         How the flag is called where that is not its name.
-    least : int
-        Of a count.
+    least, most : int
+        Of a count or a pure number.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Flag:
     unit: str = ""
     flag: str = ""
     least: int = 1
+    most: int = MOST
 
     @property
     def word(self) -> str:
@@ -63,13 +64,15 @@ class Flag:
 class Kind:
     """A kind of operator: its name, what it is, and its flags.
 
-    `on_device` is whether --device is needed; a collective has its topology's.
+    `on_device` is whether --device is needed; a collective has its topology's. `typed` is whether
+    --dtype is a flag; a kind without it names each of its datatypes.
     """
 
     name: str
     help: str
     flags: tuple[Flag, ...]
     on_device: bool = True
+    typed: bool = True
 
 
 REQUIRED = inspect.Parameter.empty
@@ -156,7 +159,8 @@ def _command(kind: Kind) -> Any:
 
     named = inspect.Parameter.KEYWORD_ONLY
     site = {"device": REQUIRED} if kind.on_device else {"topology": REQUIRED, "device": None}
-    defaults = {**site, "dtype": None, "json": False, "out": None}
+    dtype = {"dtype": None} if kind.typed else {}
+    defaults = {**site, **dtype, "json": False, "out": None}
     parameters = [
         inspect.Parameter(flag.name, named, default=flag.default, annotation=_annotation(flag))
         for flag in kind.flags
@@ -176,8 +180,8 @@ def _command(kind: Kind) -> Any:
 def _annotation(flag: Flag) -> Any:
     of: Any = flag.type if flag.default is not None else flag.type | None
     words = flag.help + (f" One of {', '.join(flag.choices)}." if flag.choices else "")
-    if flag.type is int:
-        return Annotated[of, typer.Option(flag.word, min=flag.least, max=MOST, help=words)]
+    if flag.type in (int, float):
+        return Annotated[of, typer.Option(flag.word, min=flag.least, max=flag.most, help=words)]
     return Annotated[of, typer.Option(flag.word, help=words)]
 
 
@@ -207,7 +211,7 @@ def _read(kind: Kind, given: Document) -> Document:
     shape, problems = {}, []
     for flag in kind.flags:
         value = given[flag.name]
-        if flag.choices and value not in flag.choices:
+        if flag.choices and value is not None and value not in flag.choices:
             fix = did_you_mean(value, flag.choices, what="use one of")
             problems.append(Problem(f"`{value}` is not known", fix, field=flag.word))
         if flag.unit:

@@ -7,6 +7,7 @@ from typing import Any
 
 from clustersim.cost.compute.attention import BACKWARD_FLOP
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.cost.explain.checks import check_divides, check_keys
 from clustersim.cost.explain.parts import (
     FLOOR,
     TRAFFIC,
@@ -14,6 +15,8 @@ from clustersim.cost.explain.parts import (
     better_hints,
     endless_memory,
     explained,
+    pairs_seen,
+    price_of,
     taken_apart,
     time_of,
     without,
@@ -83,7 +86,7 @@ def explain_attention(
         backward=backward,
         generation=generation or _fastest(site.profile, backward),
     )
-    causes, bare = taken_apart(kernel, site, ATTENTION_CAUSES)
+    causes, bare = taken_apart(price_of(kernel), site, ATTENTION_CAUSES)
     peak_s = kernel.flop / matrix_peak(site.device, site.dtype)
     terms = [
         Term("arithmetic at peak", peak_s, "of the keys that queries see"),
@@ -110,7 +113,7 @@ def explain_attention(
             "query_tile": group.q_tile,
             "thread_blocks": blocks,
             "thread_blocks_per_sm": blocks / site.device.sms,
-            "keys_seen_fraction": _pairs(q_len, keys, causal, window) / (float(q_len) * keys),
+            "keys_seen_fraction": pairs_seen(q_len, keys, causal, window) / (float(q_len) * keys),
         },
         rejected=_generations(kernel, site),
         hints=_attention_hints(kernel, site, found),
@@ -120,16 +123,9 @@ def explain_attention(
 def _check_attention(
     q_len: int, kv_len: int, heads: int, kv_heads: int, head_dim: int, causal: bool
 ) -> None:
-    if heads % kv_heads:
-        raise ModelDomainError(
-            f"--kv-heads {kv_heads} does not divide --heads {heads}\n"
-            f"  fix: use a divisor of {heads}"
-        )
-    if causal and kv_len < q_len:
-        raise ModelDomainError(
-            f"--kv-len {kv_len} is below --q-len {q_len}: the queries of a causal core stand at "
-            f"the end of its keys\n  fix: use at least {q_len} keys"
-        )
+    check_divides("--kv-heads", kv_heads, "--heads", heads)
+    if causal:
+        check_keys(q_len, kv_len)
     if head_dim > LONGEST_HEAD:
         raise ModelDomainError(
             f"--head-dim {head_dim} is outside the model's domain\n  fix: use 1 to {LONGEST_HEAD}"
@@ -146,18 +142,8 @@ def _fastest(profile: Profile, backward: bool) -> str:
     return max(sorted(profile.attention), key=lambda key: getattr(profile.attention[key], name))
 
 
-def _pairs(q_len: int, kv_len: int, causal: bool, window: int) -> float:
-    """Pairs of a query and a key that it sees, of one head."""
-    most = min(window, kv_len) if window else kv_len
-    if not causal:
-        return float(q_len) * most
-    before = kv_len - q_len
-    rising = min(max(most - before, 0), q_len)  # queries that see fewer keys than the limit
-    return rising * before + rising * (rising + 1) / 2.0 + float(q_len - rising) * most
-
-
 def _core(site: Site, backward: bool, generation: str, **shape: Any) -> Kernel:
-    pairs = _pairs(shape["q_len"], shape["kv_len"], shape["causal"], shape["window"])
+    pairs = pairs_seen(shape["q_len"], shape["kv_len"], shape["causal"], shape["window"])
     width = float(shape["batch"]) * shape["head_dim"]
     queries = width * shape["q_len"] * shape["heads"]
     keys = width * shape["kv_len"] * shape["kv_heads"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives.algorithms import COLLECTIVES, Wire, wires
 from clustersim.cost.collectives.pricing import Explanation as PricedCollective
 from clustersim.cost.collectives.pricing import bus_factor, collective_s, explain_collective
-from clustersim.cost.explain.parts import LEAST_GAIN
+from clustersim.cost.explain.parts import gains
 from clustersim.cost.explain.record import Explanation, Hint, Roof, Site, Term, Trust
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import GroupPath, group_path
@@ -198,14 +198,13 @@ def _collective_hints(
     collective: str, size_bytes: float, where: tuple[GroupPath, Mapping[str, Link]], now_s: float
 ) -> tuple[Hint, ...]:
     """Larger messages, and more ranks of a group on a node."""
-    tries = np.array([4.0, 16.0])
-    times_s = collective_s(collective, tries * size_bytes, *where)
-    found = [
-        Hint(f"messages of {format_bytes(t * size_bytes)} ({t:.0f} joined)", float(s), float(gain))
-        for t, s in zip(tries, times_s, strict=True)
-        if (gain := t * now_s / s - 1.0) > LEAST_GAIN
+    tries = [
+        (f"messages of {format_bytes(times * size_bytes)} ({times:.0f} joined)", times)
+        for times in (4.0, 16.0)
     ]
-    half_s = float(collective_s(collective, size_bytes / 2.0, *where)[0])
-    if now_s / half_s - 1.0 > LEAST_GAIN:
-        found.append(Hint("half the bytes (narrower datatype)", half_s, now_s / half_s - 1.0))
-    return tuple(found)
+    tries.append(("half the bytes (narrower datatype)", 0.5))
+    sizes = size_bytes * np.array([times for _, times in tries])
+    seconds = collective_s(collective, sizes, *where).tolist()
+    # Of half the bytes the same elements come: as much work, and it takes less time.
+    works = ((text, s, max(n, 1.0)) for (text, n), s in zip(tries, seconds, strict=True))
+    return gains(works, now_s)

@@ -10,6 +10,7 @@ from clustersim.cost.explain.parts import (
     Cause,
     better_hints,
     explained,
+    price_of,
     taken_apart,
     time_of,
     without,
@@ -47,7 +48,7 @@ def explain_elementwise(site: Site, bytes: float, variant: str = "stream") -> Ex
     if bytes < 1.0:
         raise ModelDomainError(f"--bytes is {bytes:g}; a pass moves at least one byte")
     kernel = _pass(site, bytes, variant)
-    causes, bare = taken_apart(kernel, site, ELEMENTWISE_CAUSES)
+    causes, bare = taken_apart(price_of(kernel), site, ELEMENTWISE_CAUSES)
     terms = [
         Term("traffic at peak", time_of(kernel, bare), "what the data sheet promises"),
         *reversed(causes),

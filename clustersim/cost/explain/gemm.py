@@ -13,6 +13,7 @@ from clustersim.cost.compute.gemm import (
     matrix_peak,
 )
 from clustersim.cost.compute.tile_choice import TileChoice, best_tile
+from clustersim.cost.explain.checks import key_of, stand_in_notes
 from clustersim.cost.explain.parts import (
     FLOOR,
     NO_LIMIT,
@@ -22,6 +23,7 @@ from clustersim.cost.explain.parts import (
     best_of,
     better_hints,
     explained,
+    price_of,
     taken_apart,
     time_of,
     without,
@@ -77,7 +79,7 @@ def explain_gemm(
         tiles, split, alignment, traffic, power limit, floor.
     """
     kernel = _product(site.dtype, m, n, k, batch, layout)
-    causes, bare = taken_apart(kernel, site, GEMM_CAUSES)
+    causes, bare = taken_apart(price_of(kernel), site, GEMM_CAUSES)
     contiguous = np.gcd(np.array([n]), m if layout == "wgrad" else k)
     slow = float(
         alignment_factor(
@@ -134,10 +136,8 @@ def _tile_terms(taken: TileChoice, slow: float, peak_s: float) -> list[Term]:
 
 def _stand_in(site: Site) -> list[str]:
     """Say where another datatype's coefficients stand in."""
-    if site.dtype in site.profile.gemm:
-        return []
-    other = next((key for key in ("bf16", "fp16") if key in site.profile.gemm), "another type")
-    return [f"coefficients of {other} stand in for {site.dtype}: nothing of it was fitted"]
+    found = site.profile.gemm_coefficients(site.dtype)
+    return stand_in_notes(site.dtype, key_of(site.profile.gemm, found))
 
 
 def _gemm_hints(

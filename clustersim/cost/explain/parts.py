@@ -14,11 +14,12 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from clustersim.cost.compute.gemm import matrix_peak
 from clustersim.cost.compute.pricing import Bound, kernel_s
@@ -31,19 +32,26 @@ POWER_SHARE = 0.05  # of the time; from here on the power limit is called the bo
 LEAST_FLOOR_S = 1e-9  # stands for a floor of nothing where a picture needs one
 LEAST_GAIN = 0.01  # of the rate; smaller gains are no advice
 
+LAUNCH_SHARE = 0.5  # of the time; where more of it is fixed, a launch is called the bound
+
+Change = Callable[[Site], Site]
+Price = Callable[[Site], float]
 # A cause that can be taken out: its name, a note, and the site without it.
-Cause = tuple[str, str, Callable[[Site], Site]]
+Cause = tuple[str, str, Change]
 
 
-def without(group: str, **values: float) -> Callable[[Site], Site]:
+def without(group: str, **values: float) -> Change:
     """A change of coefficients of a group of the profile; names that it lacks change nothing."""
 
     def change(site: Site) -> Site:
-        table = {
-            key: c.model_copy(update={k: v for k, v in values.items() if k in type(c).model_fields})
-            for key, c in getattr(site.profile, group).items()
-        }
-        return replace(site, profile=site.profile.model_copy(update={group: table}))
+        found = getattr(site.profile, group)
+        changed = (
+            {key: cut(c) for key, c in found.items()} if isinstance(found, dict) else cut(found)
+        )
+        return replace(site, profile=site.profile.model_copy(update={group: changed}))
+
+    def cut(c: BaseModel) -> BaseModel:
+        return c.model_copy(update={k: v for k, v in values.items() if k in type(c).model_fields})
 
     return change
 
@@ -52,6 +60,23 @@ def endless_memory(site: Site) -> Site:
     """The same device with a memory that never keeps it waiting."""
     bandwidth = site.device.memory_bandwidth * NO_LIMIT
     return replace(site, device=site.device.model_copy(update={"memory_bandwidth": bandwidth}))
+
+
+def endless_arithmetic(site: Site) -> Site:
+    """The same device with matrix units that never keep it waiting."""
+    peaks = {dtype: NO_LIMIT * peak for dtype, peak in site.device.matrix_peak.items()}
+    return replace(site, device=site.device.model_copy(update={"matrix_peak": peaks}))
+
+
+def both(*changes: Change) -> Change:
+    """One change after the other."""
+
+    def change(site: Site) -> Site:
+        for each in changes:
+            site = each(site)
+        return site
+
+    return change
 
 
 FLOOR = ("kernel floor", "launch, first and last instructions")
@@ -64,8 +89,20 @@ def time_of(kernel: Kernel, site: Site, sustained: bool = False) -> float:
     return float(kernel_s([kernel], site.device, site.profile, sustained).alone_s[0])
 
 
-def taken_apart(kernel: Kernel, site: Site, causes: Sequence[Cause]) -> tuple[list[Term], Site]:
-    """Parts of a kernel's time, found by taking causes out one after the other.
+def price_of(kernel: Kernel) -> Price:
+    """Time of a kernel in a micro-benchmark, by site."""
+    return lambda site: time_of(kernel, site)
+
+
+def taken_apart(price: Price, site: Site, causes: Sequence[Cause]) -> tuple[list[Term], Site]:
+    """Parts of a time, found by taking causes out one after the other.
+
+    Parameters
+    ----------
+    price : callable
+        Time of the operator at a site. [s]
+    site : Site
+    causes : sequence of Cause
 
     Returns
     -------
@@ -74,13 +111,56 @@ def taken_apart(kernel: Kernel, site: Site, causes: Sequence[Cause]) -> tuple[li
     site : Site
         Without any of the causes.
     """
-    terms, before_s = [], time_of(kernel, site)
+    terms, before_s = [], price(site)
     for name, note, change in causes:
         site = change(site)
-        after_s = time_of(kernel, site)
+        after_s = price(site)
         terms.append(Term(name, before_s - after_s, note))
         before_s = after_s
     return terms, site
+
+
+def bound_of(price: Price, site: Site, ways: Mapping[str, Change], fixed_s: float) -> str:
+    """Name what limits an operator.
+
+    Parameters
+    ----------
+    price : callable
+        Time of the operator at a site. [s]
+    site : Site
+    ways : mapping of str to change
+        What may limit it, and the site without that limit.
+    fixed_s : float
+        Part of the time that no work fills. [s]
+
+    Returns
+    -------
+    str
+        "launch" where that part is most of the time; else the limit that is worth most.
+    """
+    if fixed_s > LAUNCH_SHARE * price(site):
+        return "launch"
+    return min(ways, key=lambda name: price(ways[name](site)))
+
+
+def seconds_of(terms: Iterable[Term], *names: str) -> float:
+    """Time of the terms of these names. [s]"""
+    return sum(term.seconds for term in terms if term.name in names)
+
+
+def column(value: float) -> NDArray[np.float64]:
+    """A column of one row, as the models take it."""
+    return np.array([value], dtype=np.float64)
+
+
+def pairs_seen(q_len: int, kv_len: int, causal: bool, window: int) -> float:
+    """Pairs of a query and a key that it sees, of one head."""
+    most = min(window, kv_len) if window else kv_len
+    if not causal:
+        return float(q_len) * most
+    before = kv_len - q_len
+    rising = min(max(most - before, 0), q_len)  # queries that see fewer keys than the limit
+    return rising * before + rising * (rising + 1) / 2.0 + float(q_len - rising) * most
 
 
 def explained(
@@ -99,7 +179,7 @@ def explanation(
     site: Site,
     head: tuple[str, str, str],
     work: tuple[float, float],
-    times_s: tuple[float, float],
+    times_s: tuple[float, float | None],
     terms: Iterable[Term],
     trust: Trust,
 ) -> Explanation:
@@ -113,17 +193,17 @@ def explanation(
     work : tuple of float
         Arithmetic, which may be none, and least traffic. [FLOP], [bytes]
     times_s : tuple of float
-        In a micro-benchmark, and in a training step. [s]
+        In a micro-benchmark, and in a training step (None: the same). [s]
     terms : iterable of Term
         Parts of the first; those of no time are left out.
     trust : Trust
     """
     (kind, title, bound), (flop, moved), device = head, work, site.device
     parts = tuple(term for term in terms if term.seconds > 0.0)
-    power_s = sum(term.seconds for term in parts if term.name == POWER[0])
+    power_s = seconds_of(parts, POWER[0])
     if bound == "compute" and power_s > POWER_SHARE * times_s[0]:
         bound = "power limit"
-    floor_s = max(sum(term.seconds for term in parts if term.name == FLOOR[0]), LEAST_FLOOR_S)
+    floor_s = max(seconds_of(parts, FLOOR[0]), LEAST_FLOOR_S)
     peak = matrix_peak(device, site.dtype) if flop else None
     if peak is not None:
         bandwidth = device.memory_bandwidth
@@ -209,9 +289,24 @@ def better_hints(site: Site, tries: Sequence[tuple[str, Kernel]], rate: float) -
     if not tries:
         return ()
     seconds, rates = _rates(site, [kernel for _, kernel in tries])
+    works = seconds * rates / rate
+    times = zip(tries, seconds.tolist(), works.tolist(), strict=True)
+    return gains(((change, time_s, work) for (change, _), time_s, work in times), 1.0)
+
+
+def gains(tries: Iterable[tuple[str, float, float]], now_s: float) -> tuple[Hint, ...]:
+    """Tries that do more work a second, the best first.
+
+    Parameters
+    ----------
+    tries : iterable of tuple
+        The change, the time with it [s], and its work over that of now.
+    now_s : float
+        Time without a change. [s]
+    """
     found = [
-        Hint(change, float(time_s), float(other / rate - 1.0))
-        for (change, _), time_s, other in zip(tries, seconds, rates, strict=True)
-        if other > (1.0 + LEAST_GAIN) * rate
+        Hint(change, seconds, gain)
+        for change, seconds, work in tries
+        if (gain := work * now_s / seconds - 1.0) > LEAST_GAIN
     ]
     return tuple(sorted(found, key=lambda hint: -hint.gain_fraction))

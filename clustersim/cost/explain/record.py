@@ -85,12 +85,15 @@ class Explanation:
     ----------
     time_s, training_s : float
         Alone in a micro-benchmark; in a training step, with its clocks and gaps (None: the same).
+    cold_s : float
+        Between the layers of a model, where nothing of its operands is left in L2 (None: the same).
     flop, bytes : float
         Executed arithmetic; least traffic with memory, or the message of a collective.
     peak_flop_per_s, peak_bytes_per_s : float
         Dense matrix peak; bandwidth of the memory or of the slowest link on the way.
     bound : str
-        compute, memory, launch, power limit, network latency or network bandwidth.
+        compute, memory, launch, power limit, thread blocks, network latency, network bandwidth,
+        copying SMs, host link or drives.
     facts : mapping
         How it runs: tile, waves, algorithm, ...; names carry units as everywhere.
     rejected : tuple of Term
@@ -119,6 +122,7 @@ class Explanation:
     hints: tuple[Hint, ...] = ()
     notes: tuple[str, ...] = ()
     fixed_s: float = 0.0
+    cold_s: float | None = None
 
     @property
     def flop_per_s(self) -> float:

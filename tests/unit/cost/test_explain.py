@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from clustersim.cost.compute.gemm import alignment_factor, gemm_row, gemm_s
 from clustersim.cost.compute.pricing import kernel_s
 from clustersim.cost.compute.tile_choice import best_tile
-from clustersim.cost.explain.attention import _pairs
 from clustersim.cost.explain.collective import group_members
 from clustersim.cost.explain.gemm import _product
+from clustersim.cost.explain.parts import pairs_seen
 from clustersim.cost.explain.record import Explanation, Site, check_dtype
 from clustersim.cost.explain.table import EXPLAINERS
 from clustersim.errors import ModelDomainError
@@ -194,8 +194,8 @@ def test_a_derived_profile_is_not_trusted():
 def test_pairs_of_queries_and_keys_are_counted_one_by_one(q, more, window):
     kv = q + more
     seen = [min(more + i + 1, window or kv) for i in range(q)]
-    assert _pairs(q, kv, True, window) == sum(seen)
-    assert _pairs(q, kv, False, window) == q * min(kv, window or kv)
+    assert pairs_seen(q, kv, True, window) == sum(seen)
+    assert pairs_seen(q, kv, False, window) == q * min(kv, window or kv)
 
 
 def test_a_device_without_fused_attention_says_what_to_do():

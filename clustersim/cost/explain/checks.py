@@ -1,0 +1,80 @@
+"""What an explanation refuses, and where the coefficients that it takes come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from clustersim.errors import ModelDomainError
+from clustersim.spec.profile import Profile
+from clustersim.spec.suggest import did_you_mean
+
+C = TypeVar("C")
+
+# Groups of a profile that an operator can be priced by.
+GROUPS = (
+    *("gemm", "attention", "elementwise", "prefill", "decode", "mla_prefill", "mla_decode"),
+    *("mla_module", "moe", "expert_exchange", "transfer"),
+)
+
+
+def check_divides(flag: str, part: int, whole_flag: str, whole: int) -> None:
+    """Refuse a part that does not divide its whole."""
+    if whole % part:
+        raise ModelDomainError(
+            f"{flag} {part} does not divide {whole_flag} {whole}\n  fix: use a divisor of {whole}"
+        )
+
+
+def check_keys(q_len: int, kv_len: int, flag: str = "--kv-len") -> None:
+    """Refuse fewer keys than queries: those of a causal core stand at the end of its keys."""
+    if kv_len < q_len:
+        raise ModelDomainError(
+            f"{flag} {kv_len} is below --q-len {q_len}: the queries of a causal core stand at "
+            f"the end of its keys\n  fix: use at least {q_len} keys"
+        )
+
+
+def check_group(profile: Profile, group: str, what: str, key: str = "") -> None:
+    """Refuse a profile that cannot price an operator, and say what it has.
+
+    Parameters
+    ----------
+    profile : Profile
+    group : str
+        Field of the profile that holds the coefficients.
+    what : str
+        The operator in words.
+    key : str
+        Entry of the group that no other stands in for; "" where any will do.
+
+    Raises
+    ------
+    ModelDomainError
+        The group is empty, or has no such entry.
+    """
+    table = getattr(profile, group)
+    if not table:
+        has = ", ".join(name for name in GROUPS if getattr(profile, name))
+        raise ModelDomainError(
+            f"profile {profile.name} has no coefficients of {what}\n"
+            f"  fix: use another device; of this one there are coefficients of {has}"
+        )
+    if key and key not in table:
+        hint = did_you_mean(key, sorted(table), what="it has")
+        raise ModelDomainError(
+            f"profile {profile.name} has no coefficients of {what} for `{key}`\n  fix: {hint}"
+        )
+
+
+def key_of(table: Mapping[str, C], found: C) -> str:
+    """Key under which a profile holds these coefficients."""
+    return next(key for key, c in table.items() if c is found)
+
+
+def stand_in_notes(asked: str, used: str) -> list[str]:
+    """Say where another datatype's coefficients stand in; 16-bit types run alike."""
+    half = ("bf16", "fp16")
+    if asked == used or (asked in half and used in half):
+        return []
+    return [f"coefficients of {used} stand in for {asked}: nothing of it was fitted"]
