@@ -76,6 +76,13 @@ class Kind:
 
 
 REQUIRED = inspect.Parameter.empty
+HEADS = Flag("heads", "Heads of the queries on this GPU.", default=REQUIRED)
+KV_HEADS = Flag("kv_heads", "Heads of keys and values; without: as many as heads.")
+HEAD_DIM = Flag("head_dim", "Width of a head.", default=128)
+KV_DTYPE = Flag(
+    "kv_dtype", "Of the cache; without: as the arithmetic.", str, choices=("bf16", "fp16", "fp8")
+)
+WINDOW = Flag("window", "Most keys that a query sees; 0 is all.", default=0, least=0)
 KINDS = (
     Kind(
         "gemm",
@@ -95,11 +102,11 @@ KINDS = (
             Flag("batch", "Sequences.", default=1),
             Flag("q_len", "Queries of a sequence.", default=REQUIRED),
             Flag("kv_len", "Keys of a sequence; without: as many as queries."),
-            Flag("heads", "Heads of the queries on this GPU.", default=REQUIRED),
-            Flag("kv_heads", "Heads of keys and values; without: as many as heads."),
-            Flag("head_dim", "Width of a head.", default=128),
+            HEADS,
+            KV_HEADS,
+            HEAD_DIM,
             Flag("causal", "Queries see no later keys.", bool, False),
-            Flag("window", "Most keys that a query sees; 0 is all.", default=0, least=0),
+            WINDOW,
             Flag("backward", "The backward pass.", bool, False),
             Flag("generation", "Of the kernels, such as flash_2; without: the fastest.", str, ""),
         ),
@@ -124,6 +131,34 @@ KINDS = (
             Flag("per_node", "Members on each node; without: as many as it has GPUs."),
         ),
         on_device=False,
+    ),
+    Kind(
+        "prefill",
+        "Causal attention over whole prompts in a serving framework, its cache written.",
+        (
+            Flag("batch", "Prompts.", default=1),
+            Flag("q_len", "New tokens of a prompt.", default=REQUIRED),
+            Flag("kv_len", "All its tokens, those in the cache too; without: the new ones."),
+            HEADS,
+            KV_HEADS,
+            HEAD_DIM,
+            KV_DTYPE,
+            WINDOW,
+        ),
+    ),
+    Kind(
+        "decode",
+        "Attention of one new token a sequence over a paged KV cache.",
+        (
+            Flag("batch", "Sequences.", default=REQUIRED),
+            Flag("context", "Keys in the cache of each sequence.", default=REQUIRED),
+            HEADS,
+            KV_HEADS,
+            HEAD_DIM,
+            KV_DTYPE,
+            WINDOW,
+        ),
+        typed=False,
     ),
 )
 

@@ -23,7 +23,11 @@ CORE = ("attention", "--device", "a100", "--batch", "2", "--q-len", "4096", "--h
 PASS = ("elementwise", "--device", "b200", "--bytes", "64 MiB", "--class", "rms_norm")
 REDUCE = ("collective", "--collective", "all_reduce", "--bytes", "64 MiB", "--ranks", "64")
 CLUSTER = ("--topology", "dgx_h100")
-EACH = (GEMM, (*CORE, "--kv-heads", "8", "--causal"), PASS, (*REDUCE, *CLUSTER))
+HEADS = ("--device", "h100_sxm", "--heads", "32", "--kv-heads", "8")
+PROMPT = ("prefill", *HEADS, "--batch", "4", "--q-len", "8192")
+DECODE = ("decode", *HEADS, "--batch", "64", "--context", "8192")
+SERVING = (PROMPT, DECODE)
+EACH = (GEMM, (*CORE, "--kv-heads", "8", "--causal"), PASS, (*REDUCE, *CLUSTER), *SERVING)
 
 
 def explain(*words: str, code: int = 0):
@@ -90,6 +94,12 @@ def test_out_holds_a_picture_and_the_document(words, tmp_path):
         ((*REDUCE, *CLUSTER, "--device", "a100"), "h100_sxm_80gb"),
         ((*REDUCE, "--topology", "dgx_h1000"), "did you mean `dgx_h100`?"),
         (REDUCE, "--topology"),
+        ((*PROMPT, "--kv-len", "8"), "--kv-len 8 is below --q-len 8192"),
+        ((*PROMPT, "--dtype", "int8"), "compute in bf16, fp16, fp8"),
+        ((*DECODE, "--kv-dtype", "fp7"), "--kv-dtype: `fp7`"),
+        ((*DECODE, "--window", "-1"), "--window"),
+        ((*DECODE, "--dtype", "bf16"), "--dtype"),
+        ((*DECODE, "--device", "b60"), "of this one there are coefficients of gemm"),
         (("fly",), "fly"),
     ],
 )
@@ -108,6 +118,7 @@ def test_out_that_is_a_file_is_bad_input(tmp_path):
 
 def test_every_kind_of_the_command_can_be_explained():
     assert {kind.name for kind in KINDS} == set(EXPLAINERS)
+    assert [words[0] for words in EACH] == [kind.name for kind in KINDS]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -68,7 +68,7 @@ def endless_arithmetic(site: Site) -> Site:
     return replace(site, device=site.device.model_copy(update={"matrix_peak": peaks}))
 
 
-def both(*changes: Change) -> Change:
+def joined(*changes: Change) -> Change:
     """One change after the other."""
 
     def change(site: Site) -> Site:

@@ -7,8 +7,10 @@ from types import MappingProxyType
 
 from clustersim.cost.explain.attention import explain_attention
 from clustersim.cost.explain.collective import explain_collective_op
+from clustersim.cost.explain.decode import explain_decode
 from clustersim.cost.explain.elementwise import explain_elementwise
 from clustersim.cost.explain.gemm import explain_gemm
+from clustersim.cost.explain.prefill import explain_prefill
 from clustersim.cost.explain.record import Explanation
 
 Explainer = Callable[..., Explanation]
@@ -18,5 +20,7 @@ EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
         "attention": explain_attention,
         "elementwise": explain_elementwise,
         "collective": explain_collective_op,
+        "prefill": explain_prefill,
+        "decode": explain_decode,
     }
 )

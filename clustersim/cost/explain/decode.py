@@ -1,0 +1,161 @@
+"""Attention of one new token a sequence over its cache: traffic, thread blocks, splits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from clustersim.cost.compute.decode import QUERY_BYTES, DecodeShapes, decode_s
+from clustersim.cost.compute.gemm import dtype_bytes
+from clustersim.cost.compute.sections import AttentionTimes
+from clustersim.cost.explain.checks import check_divides, check_group, key_of, stand_in_notes
+from clustersim.cost.explain.parts import (
+    FLOOR,
+    Cause,
+    Price,
+    bound_of,
+    column,
+    endless_arithmetic,
+    endless_memory,
+    explanation,
+    gains,
+    joined,
+    seconds_of,
+    taken_apart,
+    trust_in,
+    without,
+)
+from clustersim.cost.explain.record import Explanation, Hint, Site, Term
+from clustersim.spec.profile import Profile
+from clustersim.spec.profile_attention import decode_sections, pick
+
+SPLITS = ("combining splits", "of contexts that blocks share")
+no_setup = without("decode", block_setup_s=0.0, dim_setup_s=0.0, element_setup_s=0.0)
+endless_blocks = joined(endless_arithmetic, without("decode", block_bandwidth=math.inf))
+DECODE_CAUSES: tuple[Cause, ...] = (
+    (*FLOOR, without("decode", kernel_floor_s=0.0)),
+    (*SPLITS, without("decode", split_overhead_s=0.0)),
+    ("idle SMs", "places of the last wave", without("decode", wave_share=0.0)),
+    ("block start and end", "of every thread block", no_setup),
+    ("keys through the SMs", "beyond what the traffic hides", endless_blocks),
+    (
+        "memory below peak",
+        "share of bandwidth of this kernel",
+        without("decode", memory_efficiency=1.0),
+    ),
+)
+WAYS = {"memory": endless_memory, "thread blocks": joined(no_setup, endless_blocks)}
+
+
+def explain_decode(
+    site: Site,
+    batch: int,
+    context: int,
+    heads: int,
+    head_dim: int,
+    kv_heads: int | None = None,
+    kv_dtype: str | None = None,
+    window: int = 0,
+) -> Explanation:
+    """Account for attention of one new token a sequence over a paged cache.
+
+    Parameters
+    ----------
+    site : Site
+    batch, context, heads, head_dim : int
+        Sequences, keys in the cache of each, query heads on this GPU and their width; at least 1.
+    kv_heads : int, optional
+        As many as heads by default.
+    kv_dtype : str, optional
+        Of the cache; by default that of the arithmetic, which has 16 bits.
+    window : int
+        Keys that a query sees at most; 0 is all.
+
+    Returns
+    -------
+    Explanation
+        Parts: traffic at peak and below it, keys through the SMs, start of blocks, idle SMs,
+        splits, floor.
+    """
+    key_heads, cache = kv_heads or heads, kv_dtype or site.dtype
+    check_divides("--kv-heads", key_heads, "--heads", heads)
+    check_group(site.profile, "decode", "attention while decoding")
+    keys = min(window, context) if window else context
+    shapes = DecodeShapes(
+        sequences=column(batch),
+        total_keys=column(float(batch) * keys),
+        longest_keys=column(keys),
+        longest_context=column(context),
+        heads=column(heads),
+        kv_heads=column(key_heads),
+        head_dim=column(head_dim),
+    )
+    price = _price(shapes, cache)
+    causes, bare = taken_apart(price, site, DECODE_CAUSES)
+    terms = [
+        Term("traffic at peak", price(bare), "keys and values once, beyond L2"),
+        *reversed(causes),
+    ]
+    warm, cold = (_times(shapes, site, cache, is_warm) for is_warm in (True, False))
+    used = _coefficients(site.profile, cache, heads / key_heads)
+    names = [f"attention decode {used}", "attention decode"]
+    cached = 2.0 * batch * keys * key_heads * head_dim * dtype_bytes(cache)
+    moved = cached + 2.0 * QUERY_BYTES * batch * heads * head_dim
+    found = explanation(
+        site,
+        (
+            "decode",
+            f"decode batch={batch} context={context} heads={heads}/{key_heads} d={head_dim} "
+            f"{cache} cache",
+            bound_of(price, site, WAYS, seconds_of(terms, FLOOR[0], SPLITS[0])),
+        ),
+        (4.0 * batch * keys * heads * head_dim, moved),
+        (price(site), None),
+        terms,
+        trust_in(site.profile, "decode", names),
+    )
+    return replace(
+        found,
+        cold_s=float(cold.total_s[0]),
+        facts={
+            "coefficients": used,
+            "query_heads_of_a_kv_head": heads // key_heads,
+            "keys_seen": keys,
+            "cache_bytes": cached,
+            "all_blocks_s": float(warm.compute_s[0]),
+            "traffic_beyond_l2_s": round(float(warm.memory_s[0]), 12),
+            "l2_hit_fraction": 1.0 - float(warm.memory_s[0] / cold.memory_s[0]),
+        },
+        hints=_hints(site, shapes, cache, found),
+        notes=tuple(stand_in_notes(cache, used.split("_")[0])),
+    )
+
+
+def _times(shapes: DecodeShapes, site: Site, cache: str, warm: bool = True) -> AttentionTimes:
+    return decode_s(shapes, site.device, site.profile, cache, warm)
+
+
+def _price(shapes: DecodeShapes, cache: str) -> Price:
+    return lambda site: float(_times(shapes, site, cache).total_s[0])
+
+
+def _coefficients(profile: Profile, cache: str, group: float) -> str:
+    """Key of the profile whose coefficients price this step."""
+    packed = pick("decode", profile.decode, cache)
+    sections = decode_sections(cache, np.array([group]), packed.group_least, packed.group_limit)
+    return key_of(profile.decode, pick("decode", profile.decode, str(sections[0])))
+
+
+def _hints(site: Site, shapes: DecodeShapes, cache: str, now: Explanation) -> tuple[Hint, ...]:
+    """More sequences, more query heads of a KV head, a narrower cache."""
+    twice = replace(shapes, sequences=2.0 * shapes.sequences, total_keys=2.0 * shapes.total_keys)
+    tries = [("twice the batch", _price(twice, cache)(site), 2.0)]
+    if dtype_bytes(cache) > 1.0 and "fp8" in site.profile.decode:
+        tries.append(("an fp8 cache", _price(shapes, "fp8")(site), 1.0))
+    if float(shapes.kv_heads[0]) % 2.0 == 0.0:
+        fewer = replace(shapes, kv_heads=shapes.kv_heads / 2.0)
+        text = f"{fewer.kv_heads[0]:,.0f} KV heads (another model)"
+        tries.append((text, _price(fewer, cache)(site), 1.0))
+    return gains(tries, now.time_s)

@@ -1,0 +1,183 @@
+"""An explanation of a serving operator is the price of its cost model, without a remainder."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clustersim.cost.compute.attention import AttentionShapes
+from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.compute.prefill import prefill_s
+from clustersim.cost.explain.record import Explanation, Site, check_dtype
+from clustersim.cost.explain.table import EXPLAINERS
+from clustersim.errors import ModelDomainError
+from clustersim.spec.resolve import load_device, load_profile, load_topology
+
+DEVICES = ("a100_sxm", "h100_sxm", "b200_sxm", "l40s", "rtx4090")
+
+
+def site(device: str = "h100_sxm", dtype: str | None = None, topology: str | None = None) -> Site:
+    """A shipped device with its profile."""
+    found = load_device(device)
+    cluster = load_topology(topology) if topology else None
+    return Site(found, load_profile(found.profile), check_dtype(found, dtype), cluster)
+
+
+def accounts_for(found: Explanation, seconds: float) -> None:
+    """Terms are positive and add up to the time of the cost model; every figure is finite."""
+    assert found.time_s == pytest.approx(seconds, rel=1e-12)
+    assert all(term.seconds > 0.0 for term in found.terms)
+    assert sum(term.seconds for term in found.terms) == pytest.approx(found.time_s, rel=1e-6)
+    figures = [value for value in found.document().values() if isinstance(value, float)]
+    assert all(math.isfinite(value) for value in figures)
+    assert all(hint.gain_fraction > 0.0 for hint in found.hints)
+
+
+def columns(**shape: float) -> dict[str, np.ndarray]:
+    """Columns of one row."""
+    return {name: np.array([float(value)]) for name, value in shape.items()}
+
+
+def named(found: Explanation) -> dict[str, float]:
+    """Terms by name. [s]"""
+    return {term.name: term.seconds for term in found.terms}
+
+
+devices = st.sampled_from(DEVICES)
+groups = st.sampled_from([(32, 32), (32, 8), (64, 1), (5, 5), (128, 8)])
+caches = st.sampled_from([None, "bf16", "fp8"])
+windows = st.sampled_from([0, 1, 512, 4096])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    device=devices,
+    batch=st.integers(1, 512),
+    context=st.integers(1, 200_000),
+    heads=groups,
+    head_dim=st.sampled_from([64, 128, 256]),
+    kv_dtype=caches,
+    window=windows,
+)
+def test_parts_of_decoding_are_its_price(device, batch, context, heads, head_dim, kv_dtype, window):
+    here = site(device)
+    shape = {"batch": batch, "context": context, "heads": heads[0], "kv_heads": heads[1]}
+    found = EXPLAINERS["decode"](here, head_dim=head_dim, kv_dtype=kv_dtype, window=window, **shape)
+    keys = min(window or context, context)
+    rows = columns(
+        sequences=batch,
+        total_keys=batch * keys,
+        longest_keys=keys,
+        longest_context=context,
+        heads=heads[0],
+        kv_heads=heads[1],
+        head_dim=head_dim,
+    )
+    warm, cold = (
+        decode_s(DecodeShapes(**rows), here.device, here.profile, kv_dtype or "bf16", is_warm)
+        for is_warm in (True, False)
+    )
+    accounts_for(found, float(warm.total_s[0]))
+    assert found.cold_s == pytest.approx(float(cold.total_s[0]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    device=devices,
+    batch=st.integers(1, 16),
+    q_len=st.integers(1, 20_000),
+    before=st.sampled_from([0, 1, 3000, 100_000]),
+    heads=groups,
+    head_dim=st.sampled_from([40, 64, 128, 256]),
+    kv_dtype=caches,
+    window=windows,
+)
+def test_parts_of_a_prefill_are_its_price(device, q_len, before, heads, window, kv_dtype, **shape):
+    here, keys = site(device), q_len + before
+    found = EXPLAINERS["prefill"](
+        here,
+        q_len=q_len,
+        kv_len=keys,
+        heads=heads[0],
+        kv_heads=heads[1],
+        kv_dtype=kv_dtype,
+        window=window,
+        **shape,
+    )
+    rows = columns(
+        q_len=q_len, kv_len=keys, heads=heads[0], kv_heads=heads[1], window=window, **shape
+    )
+    shapes = AttentionShapes(causal=np.ones(1, dtype=bool), **rows)
+    cache = kv_dtype or "bf16"
+    price = prefill_s(shapes, here.device, here.profile, "bf16", cache)
+    accounts_for(found, float(price.total_s[0]))
+
+
+def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
+    shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
+    long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
+    short = EXPLAINERS["decode"](site(), batch=1, context=16, **shape)
+    narrow = EXPLAINERS["decode"](site(), batch=1, context=16, kv_dtype="fp8", **shape)
+    assert (long.bound, short.bound, narrow.bound) == ("memory", "thread blocks", "launch")
+    assert named(short)["block start and end"] > 0.4 * short.time_s
+    assert long.intensity < long.roof.ridge
+    assert any(hint.change == "an fp8 cache" for hint in long.hints)
+
+
+def test_a_window_bounds_what_decoding_reads():
+    shape = {"batch": 64, "context": 65_536, "heads": 32, "kv_heads": 8, "head_dim": 128}
+    found = EXPLAINERS["decode"](site(), window=4096, **shape)
+    assert found.facts["keys_seen"] == 4096
+    assert found.time_s < EXPLAINERS["decode"](site(), **shape).time_s / 8.0
+
+
+def test_long_prompts_are_bound_by_compute():
+    found = EXPLAINERS["prefill"](site(), q_len=8192, heads=32, kv_heads=8, head_dim=128)
+    assert found.bound == "compute"
+    assert found.intensity > found.roof.ridge
+    assert found.trust.operator == "attention prefill bf16"
+
+
+def test_a_cache_of_a_datatype_that_was_not_measured_is_confessed():
+    shape = {"heads": 32, "head_dim": 128, "kv_dtype": "fp8"}
+    found = EXPLAINERS["prefill"](site("a100_sxm"), q_len=512, **shape)
+    assert any("stand in for bf16_kv_fp8" in note for note in found.notes)
+
+
+CORE = {"heads": 32, "head_dim": 128}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "said"),
+    [
+        ("decode", {"batch": 1, "context": 8, **CORE, "kv_heads": 5}, "--kv-heads 5 does not"),
+        ("prefill", {"q_len": 8, **CORE, "kv_heads": 5}, "--kv-heads 5 does not divide"),
+        ("prefill", {"q_len": 8, "kv_len": 4, **CORE}, "below --q-len 8"),
+        ("prefill", {"q_len": 8, "heads": 8, "head_dim": 1024}, "1 to 512"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_was_seen(kind, shape, said):
+    with pytest.raises(ModelDomainError, match=said):
+        EXPLAINERS[kind](site(), **shape)
+
+
+def test_arithmetic_that_no_kernel_of_prompts_has_is_refused():
+    with pytest.raises(ModelDomainError, match="compute in bf16, fp16, fp8"):
+        EXPLAINERS["prefill"](site(dtype="int8"), q_len=8, **CORE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("decode", {"batch": 1, "context": 8, **CORE}),
+        ("prefill", {"q_len": 8, **CORE}),
+    ],
+)
+def test_a_device_without_coefficients_says_which_it_has(kind, shape):
+    said = r"profile b60 has no coefficients of .*\n.*of this one there are .* of gemm, attention"
+    with pytest.raises(ModelDomainError, match=said):
+        EXPLAINERS[kind](site("b60"), **shape)
