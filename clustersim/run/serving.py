@@ -92,13 +92,17 @@ class Played:
 
 
 def with_budget(scenario: ServingScenario, requests: Requests) -> ServingScenario:
-    """Raise the token budget where an engine that does not cut prompts has to."""
+    """Raise the token budget where an engine that does not cut prompts has to.
+
+    The longest prompt then fits beside a token of every running sequence.
+    """
     engine, floor = scenario.engine, scenario.engine.token_budget_at_least
     if floor is None:
         return scenario
     longest = int(requests.input_tokens.max())
     if floor == "context":
         longest = max(longest, int((requests.input_tokens + requests.output_tokens).max()))
+    longest += min(engine.max_sequences, requests.concurrency or requests.count)
     if longest <= engine.token_budget:
         return scenario
     raised = engine.model_copy(update={"token_budget": longest})

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives.peer import engine_all_reduce_s
 from clustersim.cost.collectives.pricing import collective_s
 from clustersim.cost.compute.elementwise import Passes, warm_pass_s
-from clustersim.cost.compute.moe import FORMATS as EXPERT_FORMATS
 from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.quantised import repeated_s
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
@@ -38,16 +37,18 @@ PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head")
 MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
 STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
-STATIC_SCALES = ("fp8", "int8")  # the kernel before a product quantises its activations
-# Experts in a format that a device was not measured in: what its library would run instead.
-STAND_INS = {
-    "mxfp4": ("w4a8_mxfp4_mxfp8", "w4a16_mxfp4"),
-    "w4a16_mxfp4": ("w4a16_int",),
-    "w4a8_mxfp4_mxfp8": ("w4a16_mxfp4",),
-    "fp8_block": ("fp8",),
-    "fp8": ("fp8_block",),
-    "w4a16_int": ("w4a16_mxfp4",),
+# Formats whose activations the kernel before a product quantises: norms, activations, all-reduce.
+FUSED_SCALES = ("fp8", "int8", "nvfp4", "mxfp4")
+# Kernels of expert layers that a library has for a format, beside those measured in that format
+# itself: their coefficients with the bytes of the format. Engines run the fastest.
+EXPERT_KERNELS = {
     "fp16": ("bf16",),
+    "fp8": ("fp8_block", "nvfp4_min_latency"),
+    "fp8_block": ("fp8", "nvfp4_min_latency"),
+    "nvfp4": ("nvfp4_min_latency",),
+    "w4a16_int": ("w4a16_mxfp4", "bf16"),
+    "w4a16_mxfp4": ("w4a16_int", "bf16"),
+    "w4a8_mxfp4_mxfp8": ("nvfp4_min_latency", "fp8"),
 }
 
 
@@ -226,7 +227,7 @@ def product_s(product: Product, site: Site, rows: Array) -> Array:
     """Time of one product of a layer; its weights come from memory. [s]"""
     one = np.ones_like(rows)
     shape = (rows, product.n * one, product.k * one, one)
-    quantised = product.dtype in STATIC_SCALES
+    quantised = product.dtype in FUSED_SCALES
     return repeated_s(
         shape,
         product.dtype,
@@ -254,9 +255,7 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, custom: bool) -> Arr
 
 
 def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
-    """Time of all layers of experts, (draws, tokens). [s]"""
-    dtype, profile = expert_format(layers.dtype, site.device, site.profile)
-    row = moe_row(site.device, profile, dtype)
+    """Time of all layers of experts with the fastest kernel of each batch, (draws, tokens). [s]"""
     one = np.ones_like(loads.tokens)
     shape = ExpertShape(
         hidden=layers.hidden * one,
@@ -264,17 +263,20 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
         experts=layers.experts.experts / layers.ranks * one,
         gated=np.full(one.size, layers.gated),
     )
-    computed = profile.moe[dtype].computed
-    draws = range(loads.routed.shape[0])
-    found = [moe_s(shape, loads.loads(layers.experts, draw, computed), row)[0] for draw in draws]
-    return layers.count * np.stack(found)
+    draws_s = np.full((loads.routed.shape[0], one.size), np.inf)
+    for dtype, profile in expert_kernels(layers.dtype, site.device, site.profile):
+        row = moe_row(site.device, profile, dtype)
+        computed = profile.moe[dtype].computed
+        for draw in range(draws_s.shape[0]):
+            own_s = moe_s(shape, loads.loads(layers.experts, draw, computed), row)[0]
+            np.minimum(draws_s[draw], own_s, out=draws_s[draw])
+    return layers.count * draws_s
 
 
-def expert_format(dtype: str, device: Device, profile: Profile) -> tuple[str, Profile]:
-    """Format that a device runs experts in, and a profile with coefficients for it.
+def expert_kernels(dtype: str, device: Device, profile: Profile) -> list[tuple[str, Profile]]:
+    """Kernels that a device has for experts of a format: its name, and a profile that prices it.
 
-    A format that was not measured there takes the coefficients of its neighbour in `STAND_INS`, or
-    of 16 bits, with its own bytes.
+    Weights are cold: no layer finds its own in L2 when it runs again.
 
     Raises
     ------
@@ -284,20 +286,19 @@ def expert_format(dtype: str, device: Device, profile: Profile) -> tuple[str, Pr
     if dtype == "mxfp4":
         wide = device.architecture == "blackwell"
         dtype = "w4a8_mxfp4_mxfp8" if wide else "w4a16_mxfp4"
-    if dtype == "fp16":
+    elif dtype in ("fp16", "int8", "w8a16_int"):
         dtype = "bf16"
-    if dtype in profile.moe:
-        return dtype, profile
-    known = [*STAND_INS.get(dtype, ()), "bf16"]
-    for other in known:
-        if other in profile.moe:
-            as_other = dtype if dtype in EXPERT_FORMATS else other
-            table = {as_other: profile.moe[other]}
-            return as_other, profile.model_copy(update={"moe": table})
-    raise ModelDomainError(
-        f"profile {profile.name}: no coefficients of expert layers; use a device of which expert "
-        "layers were measured, or a profile of your own (clustersim calibrate)"
-    )
+    known = [key for key in (dtype, *EXPERT_KERNELS.get(dtype, ())) if key in profile.moe]
+    if not known and "bf16" in profile.moe:
+        known = ["bf16"]
+    if not known:
+        raise ModelDomainError(
+            f"profile {profile.name}: no coefficients of expert layers; use a device of which "
+            "they were measured, or a profile of your own (clustersim calibrate)"
+        )
+    cold = {"cache_ratio": 1.0}
+    tables = [{dtype: profile.moe[key].model_copy(update=cold)} for key in known]
+    return [(dtype, profile.model_copy(update={"moe": table})) for table in tables]
 
 
 def latent_products_s(iteration: Iteration, site: Site, tokens: Array) -> Array:
