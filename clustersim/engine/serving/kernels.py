@@ -35,10 +35,15 @@ def units(tokens: int, policy: Policy) -> float:
 
 
 @njit(cache=True)
+def prefix_units(load: Load, policy: Policy) -> float:
+    """Units of one prefix block in layers that keep every token."""
+    return policy.full * load.prefix_tokens / policy.block_tokens
+
+
+@njit(cache=True)
 def shared_units(request: int, load: Load, progress: Progress, policy: Policy) -> float:
-    """Units of the prefix blocks that a request holds together with others."""
-    tokens = progress.shared[request] * load.prefix_tokens
-    return units(tokens, policy) - policy.state if tokens > 0 else 0.0
+    """Units of the prefix blocks that a request holds together with others; windows are its own."""
+    return prefix_units(load, policy) * progress.shared[request]
 
 
 @njit(cache=True)
@@ -68,12 +73,6 @@ def append(rank: int, block: int, cache: Cache) -> None:
         cache.oldest[rank] = block
     cache.newest[rank] = block
     cache.idle[rank] += 1
-
-
-@njit(cache=True)
-def prefix_units(load: Load, policy: Policy) -> float:
-    """Units of one prefix block in layers that keep every token."""
-    return policy.full * load.prefix_tokens / policy.block_tokens
 
 
 @njit(cache=True)
@@ -162,19 +161,25 @@ def find_prefix(
 
 @njit(cache=True)
 def publish_prefix(
-    request: int, load: Load, progress: Progress, cache: Cache, policy: Policy
+    request: int, load: Load, progress: Progress, ranks: Ranks, cache: Cache, policy: Policy
 ) -> None:
-    """Let others use the blocks of a prompt that has just been computed."""
+    """Let others use the leading blocks that a request has computed; a second copy is dropped."""
     start, end = load.prefix_start[request], load.prefix_start[request + 1]
     if not policy.caching or end == start:
         return
     rank, each = progress.rank[request], prefix_units(load, policy)
-    whole = min(end - start, load.input_tokens[request] // load.prefix_tokens)
+    whole = min(end - start, progress.done[request] // load.prefix_tokens)
     for place in range(progress.shared[request], whole):
         block = load.prefix_block[start + place]
-        if cache.refs[rank, block] >= 0 or progress.held[request] < each:
+        if progress.held[request] < each - 1e-9:
             break
-        cache.refs[rank, block] = 1
+        if cache.refs[rank, block] < 0:
+            cache.refs[rank, block] = 1
+        else:
+            if cache.refs[rank, block] == 0:
+                unlink(rank, block, cache)
+            cache.refs[rank, block] += 1
+            ranks.free[rank] += each
         progress.held[request] -= each
         progress.shared[request] += 1
 
@@ -272,16 +277,10 @@ def next_arrival(load: Load, tally: Tally) -> float:
 def admit_arrivals(load: Load, progress: Progress, ranks: Ranks, tally: Tally) -> None:
     """Queue what has arrived by now, in order of time."""
     now_s, counters = tally.clock[0], tally.counters
-    if load.concurrency > 0:
-        open_now = counters[0] - counters[1]
-        while open_now < load.concurrency and counters[4] < load.arrival_s.size:
-            arrive(counters[4], now_s, load, progress, ranks, tally)
-            counters[4] += 1
-            open_now += 1
-        return
+    closed = load.concurrency > 0
     while next_arrival(load, tally) <= now_s:
         place = counters[4]
-        in_order = place < load.arrival_s.size
+        in_order = not closed and place < load.arrival_s.size
         if counters[5] > 0 and (not in_order or tally.heap_s[0] < load.arrival_s[place]):
             time_s = tally.heap_s[0]
             arrive(pop_turn(tally), time_s, load, progress, ranks, tally)
@@ -289,6 +288,16 @@ def admit_arrivals(load: Load, progress: Progress, ranks: Ranks, tally: Tally) -
             counters[4] += 1
             if load.after[place] < 0:
                 arrive(place, load.arrival_s[place], load, progress, ranks, tally)
+    if not closed:
+        return
+    # a conversation is open while one of its turns is, or is still to come
+    open_now = counters[0] - counters[1] + counters[5]
+    while open_now < load.concurrency and counters[4] < load.arrival_s.size:
+        place = counters[4]
+        counters[4] += 1
+        if load.after[place] < 0:
+            arrive(place, now_s, load, progress, ranks, tally)
+            open_now += 1
 
 
 @njit(cache=True)
@@ -399,11 +408,10 @@ def schedule_waiting(
         context = progress.done[request] + given
         answer = load.output_tokens[request] - progress.made[request]
         if policy.reserve_all:
-            context = known + answer
+            context = known + answer + policy.drafted
         elif policy.reserve_start > 0.0:
-            expected = ranks.reserve[rank] * policy.full * answer / policy.block_tokens
             context = known
-            kept_free += expected
+            kept_free += policy.full * answer / policy.block_tokens
         wanted = units(context, policy) - shared_units(request, load, progress, policy)
         whole = policy.chunked or given == need or (first and need > policy.budget)
         free = available(rank, ranks, cache, each)
@@ -414,6 +422,9 @@ def schedule_waiting(
             break
         given = given if policy.chunked else need
         grow(request, context, load, progress, ranks, cache, policy)
+        if progress.ghost[request] > 0.0:  # blocks found again were not the next ones to go
+            ranks.allocated[rank] -= units(progress.done[request], policy) - policy.state
+            progress.ghost[request] = 0.0
         dequeue(rank, progress, ranks)
         if progress.scheduled_s[request] < 0.0:
             progress.scheduled_s[request] = tally.clock[0]
@@ -456,9 +467,11 @@ def schedule(
     left = schedule_waiting(rank, left, *state)
     if left == policy.budget:
         schedule_running(rank, 2**62, False, True, *state)
-        if tally.counters[3] > before:
+        if tally.counters[3] > before or ranks.active[rank] == 0:
             ranks.reserve[rank] = policy.reserve_start
-        ranks.reserve[rank] = max(policy.reserve_least, ranks.reserve[rank] - policy.reserve_step)
+        else:
+            reserve = ranks.reserve[rank] - policy.reserve_step
+            ranks.reserve[rank] = max(policy.reserve_least, reserve)
 
 
 @njit(cache=True)
@@ -637,10 +650,11 @@ def hand_out(
         if given > 0 and not over:
             decoding = progress.made[request] > 0 and progress.done[request] + 1 == known
             progress.done[request] += given
+            if not decoding:
+                publish_prefix(request, load, progress, ranks, cache, policy)
             if progress.done[request] == known:
                 if progress.made[request] == 0:
                     progress.first_s[request] = end_s
-                    publish_prefix(request, load, progress, cache, policy)
                     progress.made[request] = 1
                 else:
                     extra = 0
@@ -659,14 +673,14 @@ def hand_out(
                 progress.last_s[request] = end_s
             over = progress.made[request] >= wanted
         if over and not policy.batched:
-            finish(request, end_s, load, progress, ranks, cache, tally)
+            finish(request, end_s, load, progress, ranks, cache, policy, tally)
             continue
         finished_all = finished_all and over
         ranks.running[rank, kept] = request
         kept += 1
     if policy.batched and finished_all:
         for place in range(kept):
-            finish(ranks.running[rank, place], end_s, load, progress, ranks, cache, tally)
+            finish(ranks.running[rank, place], end_s, load, progress, ranks, cache, policy, tally)
         kept = 0
     ranks.active[rank] = kept
 
@@ -679,9 +693,11 @@ def finish(
     progress: Progress,
     ranks: Ranks,
     cache: Cache,
+    policy: Policy,
     tally: Tally,
 ) -> None:
     """A request is answered: free its blocks, and let its next turn arrive."""
+    publish_prefix(request, load, progress, ranks, cache, policy)
     release(request, load, progress, ranks, cache)
     rank = progress.rank[request]
     ranks.open_tokens[rank] -= load.input_tokens[request] + load.output_tokens[request]
@@ -692,7 +708,7 @@ def finish(
 
 
 @njit(cache=True)
-def sample(ranks: Ranks, capacity: float, tokens_s: float, tally: Tally) -> None:
+def sample(ranks: Ranks, capacity: float, given: int, step_s: float, tally: Tally) -> None:
     """Keep every `stride`-th step in the series; thin it out when it is full."""
     counters, series = tally.counters, tally.series
     running, waiting, free = 0, 0, 0.0
@@ -701,8 +717,8 @@ def sample(ranks: Ranks, capacity: float, tokens_s: float, tally: Tally) -> None
         waiting += ranks.waiting[rank]
         free += ranks.free[rank]
     used = 1.0 - free / (capacity * ranks.active.size)
-    tally.totals[7] += running * tokens_s
-    tally.totals[8] += used * tokens_s
+    tally.totals[7] += running * step_s
+    tally.totals[8] += used * step_s
     if counters[2] % counters[7] != 0:
         return
     half = series.shape[0] // 2
@@ -715,7 +731,7 @@ def sample(ranks: Ranks, capacity: float, tokens_s: float, tally: Tally) -> None
             return
     row = series[counters[6]]
     row[0], row[1], row[2] = tally.clock[0], running, waiting
-    row[3], row[4], row[5] = used, 0.0, tokens_s
+    row[3], row[4], row[5] = used, given, step_s
     counters[6] += 1
 
 
@@ -756,7 +772,7 @@ def advance(
             clock[0] = max(clock[0], soonest)
             continue
         step_s = step_time(load, progress, ranks, prices, policy, tally)
-        sample(ranks, capacity, step_s, tally)
+        sample(ranks, capacity, given, step_s, tally)
         clock[0] += step_s
         tally.totals[4] += step_s
         counters[2] += 1
