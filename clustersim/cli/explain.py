@@ -82,6 +82,9 @@ HEAD_DIM = Flag("head_dim", "Width of a head.", default=128)
 KV_DTYPE = Flag(
     "kv_dtype", "Of the cache; without: as the arithmetic.", str, choices=("bf16", "fp16", "fp8")
 )
+EXPERTS = Flag("experts", "Routed experts of a layer.", default=REQUIRED)
+TOP_K = Flag("top_k", "Experts that a token takes.", default=REQUIRED)
+HIDDEN = Flag("hidden", "Width of the model.", default=REQUIRED)
 WINDOW = Flag("window", "Most keys that a query sees; 0 is all.", default=0, least=0)
 KINDS = (
     Kind(
@@ -157,6 +160,23 @@ KINDS = (
             HEAD_DIM,
             KV_DTYPE,
             WINDOW,
+        ),
+        typed=False,
+    ),
+    Kind(
+        "moe",
+        "The routed experts of a layer, on the rank that has most tokens.",
+        (
+            Flag("tokens", "Of all ranks that share the experts.", default=REQUIRED),
+            EXPERTS,
+            TOP_K,
+            HIDDEN,
+            Flag("expert_ffn", "Width of an expert, of one branch.", default=REQUIRED),
+            Flag("expert_parallel", "Ranks that share the experts.", default=1),
+            Flag("tensor_parallel", "Ranks that share each expert.", default=1),
+            Flag("exponent", "Power law of popularity; 0 is balanced.", float, 0.0, least=0),
+            Flag("format", "Of the experts, such as fp8_block.", str, "bf16"),
+            Flag("ungated", "One product before the activation, not two.", bool, False),
         ),
         typed=False,
     ),

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from clustersim.cost.compute.attention import AttentionShapes
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.prefill import prefill_s
+from clustersim.cost.compute.routing import expert_loads
 from clustersim.cost.explain.record import Explanation, Site, check_dtype
 from clustersim.cost.explain.table import EXPLAINERS
 from clustersim.errors import ModelDomainError
@@ -47,6 +49,10 @@ def named(found: Explanation) -> dict[str, float]:
     return {term.name: term.seconds for term in found.terms}
 
 
+FORMATS = (
+    *(("h100_sxm", "bf16"), ("h100_sxm", "fp8_block"), ("b200_sxm", "nvfp4"), ("l40s", "fp8")),
+    *(("a100_sxm", "w4a16_int"), ("b200_sxm", "nvfp4_min_latency")),
+)
 devices = st.sampled_from(DEVICES)
 groups = st.sampled_from([(32, 32), (32, 8), (64, 1), (5, 5), (128, 8)])
 caches = st.sampled_from([None, "bf16", "fp8"])
@@ -117,6 +123,35 @@ def test_parts_of_a_prefill_are_its_price(device, q_len, before, heads, window, 
     accounts_for(found, float(price.total_s[0]))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    where=st.sampled_from(FORMATS),
+    tokens=st.integers(1, 100_000),
+    experts=st.sampled_from([8, 64, 256]),
+    top_k=st.integers(1, 8),
+    sizes=st.sampled_from([(4096, 14336), (7168, 2048), (1000, 300)]),
+    expert_parallel=st.sampled_from([1, 4, 8]),
+    exponent=st.sampled_from([0.0, 0.4, 1.0, 1.2]),
+    ungated=st.booleans(),
+)
+def test_parts_of_an_expert_layer_are_its_price(where, sizes, **shape):
+    here, format = site(where[0]), where[1]
+    found = EXPLAINERS["moe"](here, hidden=sizes[0], expert_ffn=sizes[1], format=format, **shape)
+    ranks = shape["expert_parallel"]
+    rows = columns(
+        tokens=shape["tokens"],
+        experts=shape["experts"],
+        top_k=shape["top_k"],
+        ranks=ranks,
+        exponent=shape["exponent"],
+    )
+    loads = expert_loads(**rows, computed=here.profile.moe[format].computed)
+    dims = columns(hidden=sizes[0], intermediate=sizes[1], experts=shape["experts"] / ranks)
+    layer = ExpertShape(gated=np.array([not shape["ungated"]]), **dims)
+    price = moe_s(layer, loads, moe_row(here.device, here.profile, format))[0]
+    accounts_for(found, float(price[0]))
+
+
 def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
@@ -126,6 +161,26 @@ def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     assert named(short)["block start and end"] > 0.4 * short.time_s
     assert long.intensity < long.roof.ridge
     assert any(hint.change == "an fp8 cache" for hint in long.hints)
+
+
+def test_a_few_tokens_are_bound_by_weights_and_many_by_arithmetic():
+    shape = {"experts": 8, "top_k": 2, "hidden": 4096, "expert_ffn": 14336}
+    few = EXPLAINERS["moe"](site(), tokens=64, **shape)
+    many = EXPLAINERS["moe"](site(), tokens=16_384, **shape)
+    assert (few.bound, many.bound) == ("memory", "compute")
+    assert "weights and rows at peak" in named(few)
+    assert named(many)["arithmetic at peak"] > 0.5 * many.time_s
+
+
+def test_a_skewed_routing_is_told_to_be_balanced():
+    shape = {"experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn": 2048}
+    layer = {"tokens": 16_384, "expert_parallel": 32, "format": "fp8_block", **shape}
+    skewed = EXPLAINERS["moe"](site(), exponent=1.2, **layer)
+    even = EXPLAINERS["moe"](site(), **layer)
+    hint = next(hint for hint in skewed.hints if hint.change == "a balanced routing")
+    assert hint.seconds == pytest.approx(even.time_s)
+    assert skewed.facts["over_the_mean"] > 2.0
+    assert even.facts["over_the_mean"] == pytest.approx(1.0)
 
 
 def test_a_window_bounds_what_decoding_reads():
@@ -149,6 +204,7 @@ def test_a_cache_of_a_datatype_that_was_not_measured_is_confessed():
 
 
 CORE = {"heads": 32, "head_dim": 128}
+LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn": 2048}
 
 
 @pytest.mark.parametrize(
@@ -158,6 +214,13 @@ CORE = {"heads": 32, "head_dim": 128}
         ("prefill", {"q_len": 8, **CORE, "kv_heads": 5}, "--kv-heads 5 does not divide"),
         ("prefill", {"q_len": 8, "kv_len": 4, **CORE}, "below --q-len 8"),
         ("prefill", {"q_len": 8, "heads": 8, "head_dim": 1024}, "1 to 512"),
+        ("moe", {**LAYER, "expert_parallel": 7}, "--expert-parallel 7 does not divide --experts"),
+        ("moe", {**LAYER, "tensor_parallel": 3}, "does not divide --expert-ffn 2048"),
+        ("moe", {**LAYER, "top_k": 300}, "--top-k 300 is more than --experts 256"),
+        ("moe", {**LAYER, "experts": 2**20}, "1 to 16384"),
+        ("moe", {**LAYER, "exponent": 9.0}, "0 .balanced. to 4"),
+        ("moe", {**LAYER, "exponent": math.nan}, "nan is outside"),
+        ("moe", {**LAYER, "format": "nvfp4"}, "for `nvfp4`\n  fix: it has: bf16, fp8"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_was_seen(kind, shape, said):
@@ -175,6 +238,7 @@ def test_arithmetic_that_no_kernel_of_prompts_has_is_refused():
     [
         ("decode", {"batch": 1, "context": 8, **CORE}),
         ("prefill", {"q_len": 8, **CORE}),
+        ("moe", LAYER),
     ],
 )
 def test_a_device_without_coefficients_says_which_it_has(kind, shape):
