@@ -43,7 +43,7 @@ def prefix_units(load: Load, policy: Policy) -> float:
 @njit(cache=True)
 def shared_units(request: int, load: Load, progress: Progress, policy: Policy) -> float:
     """Units of the prefix blocks that a request holds together with others; windows are its own."""
-    return prefix_units(load, policy) * progress.shared[request]
+    return float(prefix_units(load, policy) * progress.shared[request])
 
 
 @njit(cache=True)
@@ -412,6 +412,8 @@ def schedule_waiting(
         elif policy.reserve_start > 0.0:
             context = known
             kept_free += policy.full * answer / policy.block_tokens
+        elif policy.watermark > 0.0:  # the block manager of vLLM v0 takes the whole prompt
+            context = known
         wanted = units(context, policy) - shared_units(request, load, progress, policy)
         whole = policy.chunked or given == need or (first and need > policy.budget)
         free = available(rank, ranks, cache, each)
@@ -569,19 +571,50 @@ def step_time(
     tally: Tally,
 ) -> float:
     """Time of the step that has been scheduled. [s]"""
-    most, everyone, sampled, most_decodes, sequences = 0, 0, 0, 0, 0
+    most, everyone, sampled, decodes, sequences = 0, 0, 0, 0, 0
     attention_s, sum_s = 0.0, 0.0
     only_decodes = True
     for rank in range(ranks.active.size):
-        tokens, rows, core_s, decodes = rank_work(rank, load, progress, ranks, prices, policy)
+        tokens, rows, core_s, own = rank_work(rank, load, progress, ranks, prices, policy)
         most, everyone = max(most, tokens), everyone + tokens
         sampled = max(sampled, rows)
         attention_s, sum_s = max(attention_s, core_s), sum_s + core_s
-        most_decodes += decodes
+        decodes += own
         sequences = max(sequences, ranks.active[rank])
-        only_decodes = only_decodes and tokens == decodes * (1 + policy.drafted)
-    tally.totals[5] += most_decodes
-    tally.totals[6] += everyone - most_decodes * (1 + policy.drafted)
+        only_decodes = only_decodes and tokens == own * (1 + policy.drafted)
+    tally.totals[3] += attention_s - sum_s / ranks.active.size
+    return book_step(
+        most,
+        everyone,
+        sampled,
+        decodes,
+        sequences,
+        only_decodes,
+        attention_s,
+        ranks.active.size,
+        prices,
+        policy,
+        tally,
+    )
+
+
+@njit(cache=True)
+def book_step(
+    most: int,
+    everyone: int,
+    sampled: int,
+    decodes: int,
+    sequences: int,
+    only_decodes: bool,
+    attention_s: float,
+    ranks: int,
+    prices: Prices,
+    policy: Policy,
+    tally: Tally,
+) -> float:
+    """Price a step from its numbers of rows, and count it. [s]"""
+    tally.totals[5] += decodes
+    tally.totals[6] += everyone - decodes * (1 + policy.drafted)
     lanes = policy.stages
     most, everyone = (most + lanes - 1) // lanes, (everyone + lanes - 1) // lanes
     sampled = (sampled + lanes - 1) // lanes
@@ -589,7 +622,7 @@ def step_time(
     if only_decodes or policy.graph_mixed:
         graph = prices.padded[min(most, prices.padded.size - 1)]
     if graph > 0:
-        everyone = graph if ranks.active.size == 1 else everyone
+        everyone = graph if ranks == 1 else everyone
         most = graph
     most = min(most, prices.token_s.size - 1)
     everyone = min(everyone, prices.all_token_s.shape[1] - 1)
@@ -614,8 +647,109 @@ def step_time(
     totals[0] += attention_s
     totals[1] += host_s
     totals[2] += launch_s
-    totals[3] += attention_s - sum_s / ranks.active.size
     return float(gpu_s + launch_s + host_s)
+
+
+@njit(cache=True)
+def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) -> int:
+    """Steps that are sure to decode every running sequence, and to finish none of them.
+
+    None where a queue could be admitted from, where blocks are counted in another way than one for
+    so many tokens, or where a rank would run out of free blocks.
+    """
+    if policy.drafted or policy.batched or policy.window > 0.0 or policy.state > 0.0:
+        return 0
+    steps, growing = 2**40, policy.full > 0.0 and not policy.reserve_all
+    for rank in range(ranks.active.size):
+        if ranks.waiting[rank] > 0 and policy.reserve_start > 0.0:
+            return 0
+        if ranks.active[rank] > policy.budget:
+            return 0
+        for place in range(ranks.active[rank]):
+            request = ranks.running[rank, place]
+            known = load.input_tokens[request] + progress.made[request]
+            if progress.made[request] == 0 or progress.done[request] + 1 != known:
+                return 0
+            if ranks.give[rank, place] == 0:  # it has only just been moved here
+                return 0
+            left = load.output_tokens[request] - progress.made[request] - 1
+            steps = min(steps, left)
+        if growing and ranks.active[rank] > 0:
+            room = int(ranks.free[rank] / (policy.full * ranks.active[rank]))
+            steps = min(steps, room * policy.block_tokens)
+    return int(steps)
+
+
+@njit(cache=True)
+def advance_quietly(
+    most_steps: int,
+    until_s: float,
+    capacity: float,
+    load: Load,
+    progress: Progress,
+    ranks: Ranks,
+    prices: Prices,
+    policy: Policy,
+    tally: Tally,
+) -> int:
+    """A window of steps in which only contexts grow: their sums are advanced, not each sequence.
+
+    The same additions in the same order as single steps. Returns the steps taken.
+    """
+    count, clock = ranks.active.size, tally.clock
+    totals, longest = np.zeros(count), np.zeros(count)
+    crossing = np.zeros((count, policy.block_tokens), np.int64)
+    sequences, decodes, most = 0, 0, 0
+    for rank in range(count):
+        for place in range(ranks.active[rank]):
+            request = ranks.running[rank, place]
+            known = load.input_tokens[request] + progress.made[request]
+            totals[rank] += known
+            longest[rank] = max(longest[rank], float(known))
+            crossing[rank, -progress.done[request] % policy.block_tokens] += 1
+        decodes += ranks.active[rank]
+        most = max(most, ranks.active[rank])
+    sequences = most
+    growing = policy.full > 0.0 and not policy.reserve_all
+    arrival_s, taken, lanes = next_arrival(load, tally), 0, policy.stages
+    while taken < most_steps and clock[0] < until_s and clock[0] < arrival_s:
+        attention_s, sum_s = 0.0, 0.0
+        for rank in range(count):
+            n = ranks.active[rank]
+            own_s = decode_attention_s(
+                (n + lanes - 1) // lanes, totals[rank] / lanes, longest[rank], prices
+            )
+            attention_s, sum_s = max(attention_s, own_s), sum_s + own_s
+            totals[rank] += n
+            longest[rank] += 1.0
+            if growing:
+                new = policy.full * crossing[rank, taken % policy.block_tokens]
+                ranks.free[rank] -= new
+                ranks.allocated[rank] += new
+            if not policy.mixed:
+                lower = ranks.reserve[rank] - policy.reserve_step
+                ranks.reserve[rank] = max(policy.reserve_least, lower)
+        tally.totals[3] += attention_s - sum_s / count
+        step_s = book_step(
+            most, decodes, most, decodes, sequences, True, attention_s, count, prices, policy, tally
+        )
+        sample(ranks, capacity, decodes, step_s, tally)
+        before_s = clock[0]
+        clock[0] += step_s
+        tally.totals[4] += step_s
+        tally.counters[2] += 1
+        taken += 1
+        tally.gaps[gap_bin(clock[0] - before_s, tally)] += decodes
+    for rank in range(count):
+        for place in range(ranks.active[rank]):
+            request = ranks.running[rank, place]
+            if growing:
+                before = units(progress.done[request], policy)
+                progress.held[request] += units(progress.done[request] + taken, policy) - before
+            progress.done[request] += taken
+            progress.made[request] += taken
+            progress.last_s[request] = clock[0]
+    return taken
 
 
 @njit(cache=True)
@@ -736,6 +870,15 @@ def sample(ranks: Ranks, capacity: float, given: int, step_s: float, tally: Tall
 
 
 @njit(cache=True)
+def decoding_sequences(ranks: Ranks) -> int:
+    """Running sequences of all ranks."""
+    total = 0
+    for rank in range(ranks.active.size):
+        total += ranks.active[rank]
+    return total
+
+
+@njit(cache=True)
 def advance(
     until_s: float,
     most_steps: int,
@@ -777,5 +920,12 @@ def advance(
         tally.totals[4] += step_s
         counters[2] += 1
         taken += 1
+        finished = counters[1]
         for rank in range(ranks.active.size):
             hand_out(rank, clock[0], load, progress, ranks, cache, policy, tally)
+        if finished == counters[1] and given == decoding_sequences(ranks):
+            quiet = min(quiet_steps(load, progress, ranks, policy), most_steps - taken)
+            if quiet > 0:
+                taken += advance_quietly(
+                    quiet, until_s, capacity, load, progress, ranks, prices, policy, tally
+                )
