@@ -164,6 +164,21 @@ KINDS = (
         typed=False,
     ),
     Kind(
+        "mla",
+        "Multi-head latent attention of DeepSeek-V3: its core, or the whole block.",
+        (
+            Flag("phase", "Prompts or new tokens.", str, REQUIRED, choices=("prefill", "decode")),
+            Flag("batch", "Sequences.", default=1),
+            Flag("q_len", "New tokens of a sequence; a prefill needs it."),
+            Flag("kv_len", "All its tokens, the new ones too; decoding needs it."),
+            HEADS,
+            Flag("kv_dtype", "Of the cache.", str, "bf16", choices=("bf16", "fp8")),
+            Flag("whole", "With projections and small operators.", bool, False),
+            Flag("gemm_dtype", "Of the projections, such as fp8_block.", str, "bf16"),
+        ),
+        typed=False,
+    ),
+    Kind(
         "moe",
         "The routed experts of a layer, on the rank that has most tokens.",
         (

@@ -28,7 +28,8 @@ PROMPT = ("prefill", *HEADS, "--batch", "4", "--q-len", "8192")
 DECODE = ("decode", *HEADS, "--batch", "64", "--context", "8192")
 ROUTED = ("--experts", "256", "--top-k", "8", "--hidden", "7168")
 LAYER = ("moe", "--device", "h100_sxm", "--tokens", "4096", *ROUTED, "--expert-ffn", "2048")
-SERVING = (PROMPT, DECODE, LAYER)
+LATENT = ("mla", "--device", "h100_sxm", "--heads", "16", "--phase", "decode", "--kv-len", "8192")
+SERVING = (PROMPT, DECODE, (*LATENT, "--whole"), LAYER)
 EACH = (GEMM, (*CORE, "--kv-heads", "8", "--causal"), PASS, (*REDUCE, *CLUSTER), *SERVING)
 
 
@@ -101,6 +102,9 @@ def test_out_holds_a_picture_and_the_document(words, tmp_path):
         ((*DECODE, "--kv-dtype", "fp7"), "--kv-dtype: `fp7`"),
         ((*DECODE, "--window", "-1"), "--window"),
         ((*DECODE, "--dtype", "bf16"), "--dtype"),
+        ((*LATENT, "--phase", "train"), "--phase: `train`"),
+        ((*LATENT, "--phase", "prefill"), "give --q-len"),
+        ((*LATENT, "--device", "a100", "--whole"), "no coefficients of blocks"),
         ((*LAYER, "--expert-parallel", "7"), "use a divisor of 256"),
         ((*LAYER, "--exponent", "nan"), "--exponent"),
         ((*LAYER, "--format", "fp8_blok"), "did you mean `fp8_block`?"),

@@ -15,7 +15,7 @@ from clustersim.cost.explain.checks import check_divides, check_group
 from clustersim.cost.explain.parts import (
     FLOOR,
     TRAFFIC,
-    Cause,
+    Roofs,
     bound_of,
     column,
     endless_arithmetic,
@@ -24,11 +24,11 @@ from clustersim.cost.explain.parts import (
     gains,
     joined,
     seconds_of,
-    taken_apart,
     trust_in,
+    under_roofs,
     without,
 )
-from clustersim.cost.explain.record import Explanation, Hint, Site, Term
+from clustersim.cost.explain.record import Explanation, Hint, Site
 from clustersim.errors import ModelDomainError
 from clustersim.spec.profile_moe import PairsComputed
 
@@ -38,25 +38,29 @@ SORTING = ("sorting", "of pairs by their experts")
 endless_products = joined(
     endless_arithmetic, without("moe", sm_bandwidth=math.inf, tile_fill_s=0.0)
 )
-FIXED: tuple[Cause, ...] = (
-    (*FLOOR, without("moe", kernel_floor_s=0.0)),
-    (*SORTING, without("moe", pair_s=0.0, sort_s=0.0, expert_s=0.0)),
-    (
-        "passes around the products",
-        "permutation, activation, reduction",
-        without("moe", pass_efficiency=math.inf),
+LAYER = Roofs(
+    first=(
+        (*FLOOR, without("moe", kernel_floor_s=0.0)),
+        (*SORTING, without("moe", pair_s=0.0, sort_s=0.0, expert_s=0.0)),
+        (
+            "passes around the products",
+            "permutation, activation, reduction",
+            without("moe", pass_efficiency=math.inf),
+        ),
     ),
-)
-WAYS = {"memory": endless_memory, "compute": endless_products}
-OF_COMPUTE: tuple[Cause, ...] = (
-    (*TRAFFIC, endless_memory),
-    ("tile start and end", "prologue, epilogue", without("moe", tile_fill_s=0.0)),
-    ("operands into the SMs", "beyond the arithmetic", without("moe", sm_bandwidth=math.inf)),
-    ("main loop below peak", "share of peak", without("moe", matmul_efficiency=1.0)),
-)
-OF_MEMORY: tuple[Cause, ...] = (
-    ("arithmetic and tiles", "beyond what the traffic hides", endless_products),
-    ("memory below peak", "share of bandwidth", without("moe", weight_efficiency=1.0)),
+    of_memory=(
+        ("arithmetic and tiles", "beyond what the traffic hides", endless_products),
+        ("memory below peak", "share of bandwidth", without("moe", weight_efficiency=1.0)),
+    ),
+    of_compute=(
+        (*TRAFFIC, endless_memory),
+        ("tile start and end", "prologue, epilogue", without("moe", tile_fill_s=0.0)),
+        ("operands into the SMs", "beyond the arithmetic", without("moe", sm_bandwidth=math.inf)),
+        ("main loop below peak", "share of peak", without("moe", matmul_efficiency=1.0)),
+    ),
+    traffic=("weights and rows at peak", "of the experts that have tokens"),
+    unused=("padding and idle SMs", "last tile of each expert, last wave"),
+    compute=endless_products,
 )
 
 
@@ -146,20 +150,9 @@ def explain_moe(
     site = replace(site, dtype=FORMATS[format][0])
     loads = layer.loads(site.profile.moe[format].computed)
     flop, moved = _work(layer, loads)
-    fixed, rest = taken_apart(layer.price, site, FIXED)
-    fixed_s = seconds_of(fixed, FLOOR[0], SORTING[0])
-    bound = bound_of(layer.price, site, WAYS, fixed_s)
-    by_memory = layer.price(endless_memory(rest)) < layer.price(endless_products(rest))
-    causes, bare = taken_apart(layer.price, rest, OF_MEMORY if by_memory else OF_COMPUTE)
-    left_s = layer.price(bare)
-    if by_memory:
-        bottom = [Term("weights and rows at peak", left_s, "of the experts that have tokens")]
-    else:
-        peak_s = flop / matrix_peak(site.device, site.dtype)
-        bottom = [
-            Term("arithmetic at peak", peak_s, "what the data sheet promises"),
-            Term("padding and idle SMs", left_s - peak_s, "last tile of each expert, last wave"),
-        ]
+    peak_s = flop / matrix_peak(site.device, site.dtype)
+    terms = under_roofs(layer.price, site, LAYER, peak_s)
+    bound = bound_of(layer.price, site, LAYER.ways, seconds_of(terms, FLOOR[0], SORTING[0]))
     shape = f"tokens={tokens} experts={experts} top_k={top_k} hidden={hidden} ffn={expert_ffn}"
     shards = f"ep={expert_parallel}" + (f" tp={tensor_parallel}" if tensor_parallel > 1 else "")
     names = [f"moe {format}", "moe"]
@@ -168,7 +161,7 @@ def explain_moe(
         ("moe", f"moe {shape} {shards} {format}", bound),
         (flop, moved),
         (layer.price(site), None),
-        [*bottom, *reversed(causes), *reversed(fixed)],
+        terms,
         trust_in(site.profile, "moe", names),
     )
     return replace(found, facts=_facts(layer, loads), hints=_hints(site, layer, found))

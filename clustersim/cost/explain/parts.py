@@ -15,7 +15,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +141,63 @@ def bound_of(price: Price, site: Site, ways: Mapping[str, Change], fixed_s: floa
     if fixed_s > LAUNCH_SHARE * price(site):
         return "launch"
     return min(ways, key=lambda name: price(ways[name](site)))
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Causes of an operator that either its traffic or its arithmetic decides.
+
+    Attributes
+    ----------
+    first : tuple of Cause
+        Taken out before either.
+    of_memory, of_compute : tuple of Cause
+        Taken out next, where traffic or arithmetic is the longer.
+    traffic : tuple of str
+        Name and note of what is left of the traffic.
+    unused : tuple of str
+        Name and note of what is left beyond the arithmetic that was asked for.
+    compute : change
+        Without arithmetic, and what goes with it.
+    """
+
+    first: tuple[Cause, ...]
+    of_memory: tuple[Cause, ...]
+    of_compute: tuple[Cause, ...]
+    traffic: tuple[str, str]
+    unused: tuple[str, str]
+    compute: Change = endless_arithmetic
+
+    @property
+    def ways(self) -> dict[str, Change]:
+        """What may limit the operator, as `bound_of` takes it."""
+        return {"memory": endless_memory, "compute": self.compute}
+
+
+def under_roofs(price: Price, site: Site, roofs: Roofs, peak_s: float) -> list[Term]:
+    """Parts of a time, that at the longer roof first.
+
+    Parameters
+    ----------
+    price : callable
+        Time of the operator at a site. [s]
+    site : Site
+    roofs : Roofs
+    peak_s : float
+        Arithmetic that was asked for, at the dense peak. [s]
+    """
+    first, rest = taken_apart(price, site, roofs.first)
+    by_memory = price(endless_memory(rest)) < price(roofs.compute(rest))
+    causes, bare = taken_apart(price, rest, roofs.of_memory if by_memory else roofs.of_compute)
+    left_s = price(bare)
+    if by_memory:
+        bottom = [Term(roofs.traffic[0], left_s, roofs.traffic[1])]
+    else:
+        bottom = [
+            Term("arithmetic at peak", peak_s, "what the data sheet promises"),
+            Term(roofs.unused[0], left_s - peak_s, roofs.unused[1]),
+        ]
+    return [*bottom, *reversed(causes), *reversed(first)]
 
 
 def seconds_of(terms: Iterable[Term], *names: str) -> float:

@@ -10,6 +10,7 @@ from clustersim.cost.explain.collective import explain_collective_op
 from clustersim.cost.explain.decode import explain_decode
 from clustersim.cost.explain.elementwise import explain_elementwise
 from clustersim.cost.explain.gemm import explain_gemm
+from clustersim.cost.explain.mla import explain_mla
 from clustersim.cost.explain.moe import explain_moe
 from clustersim.cost.explain.prefill import explain_prefill
 from clustersim.cost.explain.record import Explanation
@@ -23,6 +24,7 @@ EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
         "collective": explain_collective_op,
         "prefill": explain_prefill,
         "decode": explain_decode,
+        "mla": explain_mla,
         "moe": explain_moe,
     }
 )

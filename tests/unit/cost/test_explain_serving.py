@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from clustersim.cost.compute.attention import AttentionShapes
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_cache_s, mla_prefill_s
+from clustersim.cost.compute.mla_module import MlaBlock, mla_module_s
 from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.prefill import prefill_s
 from clustersim.cost.compute.routing import expert_loads
@@ -152,6 +154,49 @@ def test_parts_of_an_expert_layer_are_its_price(where, sizes, **shape):
     accounts_for(found, float(price[0]))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    device=st.sampled_from(["a100_sxm", "h100_sxm", "b200_sxm", "l40s", "rtx_pro_6000_server"]),
+    phase=st.sampled_from(["prefill", "decode"]),
+    batch=st.integers(1, 300),
+    q_len=st.integers(1, 9000),
+    before=st.sampled_from([0, 1, 5000, 60_000]),
+    heads=st.sampled_from([1, 16, 40, 128]),
+    kv_dtype=st.sampled_from(["bf16", "fp8"]),
+)
+def test_parts_of_a_latent_core_are_its_price(device, phase, batch, q_len, before, heads, kv_dtype):
+    here = site(device)
+    new = q_len if phase == "prefill" else 1
+    call = {"q_len": new, "kv_len": new + before, "heads": heads, "batch": batch}
+    found = EXPLAINERS["mla"](here, phase=phase, kv_dtype=kv_dtype, **call)
+    shapes, sizes, c = MlaShapes(**columns(**call)), MlaSizes(), here.profile.mla_prefill[kv_dtype]
+    if phase == "prefill":
+        price = mla_prefill_s(shapes, sizes, kv_dtype, here.device, c)
+    else:
+        price = mla_cache_s(shapes, sizes, kv_dtype, here.device, here.profile)
+    accounts_for(found, float(price[0]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    device=st.sampled_from(["h100_sxm", "b200_sxm", "l40s"]),
+    phase=st.sampled_from(["prefill", "decode"]),
+    batch=st.integers(1, 300),
+    tokens=st.integers(1, 9000),
+    heads=st.sampled_from([1, 16, 128]),
+    kv_dtype=st.sampled_from(["bf16", "fp8"]),
+    gemm_dtype=st.sampled_from(["bf16", "fp8", "fp8_block"]),
+)
+def test_parts_of_a_latent_block_are_its_price(device, phase, tokens, kv_dtype, gemm_dtype, **call):
+    here = site(device)
+    call |= {"q_len": tokens if phase == "prefill" else 1, "kv_len": tokens}
+    dtypes = {"kv_dtype": kv_dtype, "gemm_dtype": gemm_dtype}
+    found = EXPLAINERS["mla"](here, phase=phase, whole=True, **dtypes, **call)
+    block = MlaBlock(phase, kv_dtype, gemm_dtype)
+    price = mla_module_s(MlaShapes(**columns(**call)), block, here.device, here.profile)
+    accounts_for(found, float(price[0]))
+
+
 def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
@@ -183,6 +228,22 @@ def test_a_skewed_routing_is_told_to_be_balanced():
     assert even.facts["over_the_mean"] == pytest.approx(1.0)
 
 
+def test_heads_of_latent_attention_turn_decoding_from_memory_to_compute():
+    call = {"phase": "decode", "batch": 64, "kv_len": 8192}
+    few, many = (EXPLAINERS["mla"](site(), heads=heads, **call) for heads in (16, 128))
+    assert (few.bound, many.bound) == ("memory", "compute")
+    assert many.flop == 8.0 * few.flop
+    assert few.trust.operator == "mla_decode, bf16 cache"
+
+
+def test_a_block_of_latent_attention_is_more_than_its_core():
+    call = {"phase": "decode", "batch": 64, "kv_len": 8192, "heads": 16}
+    core, whole = (EXPLAINERS["mla"](site(), whole=is_whole, **call) for is_whole in (False, True))
+    assert whole.flop > core.flop
+    assert {"products at the roof", "attention at the roof", "small operators"} <= set(named(whole))
+    assert whole.trust.operator == "mla_module, decode"
+
+
 def test_a_window_bounds_what_decoding_reads():
     shape = {"batch": 64, "context": 65_536, "heads": 32, "kv_heads": 8, "head_dim": 128}
     found = EXPLAINERS["decode"](site(), window=4096, **shape)
@@ -204,6 +265,7 @@ def test_a_cache_of_a_datatype_that_was_not_measured_is_confessed():
 
 
 CORE = {"heads": 32, "head_dim": 128}
+LATENT = {"phase": "prefill", "heads": 16, "q_len": 8}
 LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn": 2048}
 
 
@@ -214,6 +276,12 @@ LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn":
         ("prefill", {"q_len": 8, **CORE, "kv_heads": 5}, "--kv-heads 5 does not divide"),
         ("prefill", {"q_len": 8, "kv_len": 4, **CORE}, "below --q-len 8"),
         ("prefill", {"q_len": 8, "heads": 8, "head_dim": 1024}, "1 to 512"),
+        ("mla", {"phase": "decode", "heads": 16}, "give --kv-len"),
+        ("mla", {"phase": "decode", "heads": 16, "kv_len": 8, "q_len": 2}, "leave --q-len out"),
+        ("mla", {"phase": "prefill", "heads": 16}, "give --q-len"),
+        ("mla", {"phase": "prefill", "heads": 16, "q_len": 8, "kv_len": 4}, "below --q-len"),
+        ("mla", {**LATENT, "kv_dtype": "int8"}, "for `int8`\n  fix: it has: bf16, fp8"),
+        ("mla", {**LATENT, "whole": True, "gemm_dtype": "fp8_blok"}, "mean `fp8_block`"),
         ("moe", {**LAYER, "expert_parallel": 7}, "--expert-parallel 7 does not divide --experts"),
         ("moe", {**LAYER, "tensor_parallel": 3}, "does not divide --expert-ffn 2048"),
         ("moe", {**LAYER, "top_k": 300}, "--top-k 300 is more than --experts 256"),
@@ -238,6 +306,7 @@ def test_arithmetic_that_no_kernel_of_prompts_has_is_refused():
     [
         ("decode", {"batch": 1, "context": 8, **CORE}),
         ("prefill", {"q_len": 8, **CORE}),
+        ("mla", LATENT),
         ("moe", LAYER),
     ],
 )
