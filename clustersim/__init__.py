@@ -1,4 +1,4 @@
-"""How fast a cluster would train a model, where the time goes, and how far to trust the answer.
+"""How fast a cluster would train or serve a model, where the time goes, how far to trust that.
 
 Names are imported when they are first used, so that ``import clustersim`` costs nothing.
 """
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
         UnitError,
     )
     from clustersim.run import Result, simulate
+    from clustersim.run.serving import ServingResult
     from clustersim.spec.resolve import dump_scenario, load_scenario
     from clustersim.spec.scenario import Scenario
+    from clustersim.spec.serving import ServingScenario
     from clustersim.validate.runner import validate_files
 
 __version__ = "0.1.0"
@@ -34,6 +36,8 @@ _HOMES = {
     "Problem": "clustersim.errors",
     "Result": "clustersim.run",
     "Scenario": "clustersim.spec.scenario",
+    "ServingResult": "clustersim.run.serving",
+    "ServingScenario": "clustersim.spec.serving",
     "SimulationError": "clustersim.errors",
     "SpecError": "clustersim.errors",
     "UnitError": "clustersim.errors",
@@ -51,6 +55,8 @@ __all__ = [
     "Problem",
     "Result",
     "Scenario",
+    "ServingResult",
+    "ServingScenario",
     "SimulationError",
     "SpecError",
     "UnitError",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -118,13 +118,47 @@ def write_run(
     SpecError
         If `out` is a file or cannot be written.
     """
-    check_folder(out, FILES)
+
+    def write(draft: Path) -> None:
+        write_json(document, draft / "result.json")
+        (draft / "scenario.yaml").write_text(scenario_yaml, encoding="utf-8")
+        write_parquet(program_frame(run), draft / "program.parquet", "one replica")
+        frame, note = timeline_frame(run, most_rows)
+        write_parquet(frame, draft / "timeline.parquet", note)
+        write_trace(run, str(draft / "trace.json.gz"))
+
+    return write_files(out, FILES, write)
+
+
+def write_files(out: Path, names: Sequence[str], write: Callable[[Path], None]) -> tuple[Path, ...]:
+    """Write files to a folder, all or none of them.
+
+    Parameters
+    ----------
+    out : Path
+        A folder; files of the same names in it are replaced, others stay.
+    names : sequence of str
+        The files.
+    write : callable
+        Writes them all to the folder that it is given.
+
+    Returns
+    -------
+    tuple of Path
+        In the order of `names`.
+
+    Raises
+    ------
+    SpecError
+        If `out` is a file or cannot be written.
+    """
+    check_folder(out, names)
     made = [path for path in (out, *out.parents) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".clustersim-", dir=out) as draft:
-            _write_draft(Path(draft), run, document, scenario_yaml, most_rows)
-            for name in FILES:
+            write(Path(draft))
+            for name in names:
                 os.replace(Path(draft, name), out / name)
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -132,24 +166,19 @@ def write_run(
         for path in made:  # what holds files stays
             with suppress(OSError):
                 path.rmdir()
-    return tuple(out / name for name in FILES)
+    return tuple(out / name for name in names)
 
 
-def _write_draft(
-    draft: Path, run: Run, document: Mapping[str, Any], scenario_yaml: str, most_rows: int
-) -> None:
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write one document, as ``--json`` prints it."""
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    (draft / "result.json").write_bytes(orjson.dumps(dict(document), option=options))
-    (draft / "scenario.yaml").write_text(scenario_yaml, encoding="utf-8")
-    _write_parquet(program_frame(run), draft / "program.parquet", "one replica")
-    frame, note = timeline_frame(run, most_rows)
-    _write_parquet(frame, draft / "timeline.parquet", note)
-    write_trace(run, str(draft / "trace.json.gz"))
+    path.write_bytes(orjson.dumps(dict(document), option=options))
 
 
-def _write_parquet(frame: Any, path: Path, holds: str) -> None:
+def write_parquet(frame: Any, path: Path, holds: str) -> None:
+    """Write a table; its metadata say in words what it holds."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

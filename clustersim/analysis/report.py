@@ -5,10 +5,19 @@ Everything is read from the document, so that a saved ``result.json`` gives the 
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from clustersim.analysis.screen import (
+    Document,
+    bar,
+    gpus_of,
+    hung,
+    print_memory,
+    say,
+    table_of,
+    title,
+)
 from clustersim.units import (
     format_bytes,
     format_count,
@@ -19,11 +28,7 @@ from clustersim.units import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-Document = Mapping[str, Any]
-
-BAR = 24  # characters of a full bar
 LEAST_SHOWN = 0.0005  # of the step; smaller parts share a line
 LEAST_ON_PATH = 0.01  # of the step; less on the critical path is not named
 
@@ -47,7 +52,6 @@ LABELS = {
 }
 
 REMARKS = {"assumed": "assumed", "notes": "note", "unknown": "unknown"}
-INDENT = "  "
 
 DEFINITIONS = """\
 step time     from the first op of an optimizer step to the end of the last, median of the draws
@@ -83,11 +87,11 @@ def print_report(document: Document, console: Console, definitions: bool = False
     definitions : bool
         Whether to explain the terms as well.
     """
-    _say(console, headline(document))
+    say(console, headline(document))
     if document.get("days") is not None:
-        _say(console, _budget(document))
+        say(console, _budget(document))
+    print_memory(document, console, "the fullest stage")
     sections: tuple[Callable[[Document, Console], None], ...] = (
-        _memory,
         _where,
         _critical,
         _sensitivities,
@@ -96,13 +100,13 @@ def print_report(document: Document, console: Console, definitions: bool = False
     for section in sections:
         section(document, console)
     console.print()
-    _say(console, _engine(document))
+    say(console, _engine(document))
     for key, word in REMARKS.items():
         for line in document.get(key) or ():
-            _say(console, _hung(f"{word}: {line}", console.width))
+            say(console, hung(f"{word}: {line}", console.width))
     if definitions:
-        _title(console, "Definitions")
-        _say(console, DEFINITIONS)
+        title(console, "Definitions")
+        say(console, DEFINITIONS)
 
 
 def headline(document: Document) -> str:
@@ -116,32 +120,9 @@ def headline(document: Document) -> str:
         f"{format_seconds(document['step_time_s'])} a step{spread}, "
         f"MFU {format_percent(document['mfu'])}, HFU {format_percent(document['hfu'])}, "
         f"{format_count(document['tokens_per_s'])} tokens/s\n"
-        f"{_gpus(document['gpus'])} at {format_fixed(document['model_tflops_per_gpu'])} TFLOP/s"
+        f"{gpus_of(document['gpus'])} at {format_fixed(document['model_tflops_per_gpu'])} TFLOP/s"
         f"{_bound(document)}"
     )
-
-
-def _gpus(count: int) -> str:
-    return f"{format_count(count)} GPU{'' if count == 1 else 's'}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _title(console: Console, text: str) -> None:
-    console.print()
-    console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(*columns: tuple[str, bool]) -> Table:
-    """A table without lines; a column is its head and whether it holds numbers."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for head, is_number in columns:
-        table.add_column(head, justify="right" if is_number else "left", header_style="dim")
-    return table
 
 
 def _budget(document: Document) -> str:
@@ -156,32 +137,6 @@ def _bound(document: Document) -> str:
     return f"; bound by {bound['by']} ({format_percent(bound['share'])} of the step)"
 
 
-def _memory(document: Document, console: Console) -> None:
-    terms = dict(document.get("memory_bytes_per_gpu") or {})
-    if not terms:
-        return
-    total = terms.pop("total", sum(terms.values()))
-    capacity = document.get("memory_capacity_bytes")
-    verdict = "fits" if document.get("fits", True) else "does not fit"
-    of = f" of {format_bytes(capacity)}" if capacity else ""
-    _title(console, f"Memory of the fullest stage: {format_bytes(total)}{of} a GPU, {verdict}")
-    table = _table(("", False), ("", True), ("", True), ("", False))
-    table.show_header = False
-    scale = max(total, capacity or 0.0)
-    for term, size in sorted(terms.items(), key=lambda item: -item[1]):
-        if size > 0.0:
-            name = term.replace("_", " ")
-            table.add_row(
-                name, format_bytes(size), format_percent(size / scale), _bar(size / scale, console)
-            )
-    console.print(table)
-
-
-def _bar(share: float, console: Console) -> str:
-    mark = "#" if console.options.ascii_only else "█"
-    return mark * round(BAR * min(1.0, max(0.0, share)))
-
-
 def _where(document: Document, console: Console) -> None:
     """Parts of the step, largest first."""
     step_s = document["step_time_s"]
@@ -193,8 +148,8 @@ def _where(document: Document, console: Console) -> None:
         return
     of = document.get("breakdown_of") or {}
     place = f" (stage {of['stage']}, replica class {of['replica_class']})" if of else ""
-    _title(console, f"Where the time goes{place}")
-    table = _table(("", False), ("time", True), ("share", True), ("", False))
+    title(console, f"Where the time goes{place}")
+    table = table_of(("", False), ("time", True), ("share", True), ("", False))
     shown = [row for row in rows if abs(row["share"]) >= LEAST_SHOWN]
     rest_s = sum(row["seconds"] for row in rows if abs(row["share"]) < LEAST_SHOWN)
     for row in sorted(shown, key=lambda row: (row["key"] != "ideal", -row["seconds"])):
@@ -202,7 +157,7 @@ def _where(document: Document, console: Console) -> None:
             LABELS.get(row["key"], row["key"]),
             format_signed_s(row["seconds"]),
             format_percent(row["share"]),
-            _bar(row["share"], console),
+            bar(row["share"], console),
         )
     if abs(rest_s) >= LEAST_SHOWN * LEAST_SHOWN * step_s:
         table.add_row("everything else", format_signed_s(rest_s), format_percent(rest_s / step_s))
@@ -231,10 +186,10 @@ def _critical(document: Document, console: Console) -> None:
     ]
     if not named:
         return
-    _title(console, "Critical path: what the step waits for")
+    title(console, "Critical path: what the step waits for")
     for word, items in (("ranks", places), ("ops", named)):
         if items:
-            _say(console, _hung(f"{word}: {'; '.join(items)}", console.width))
+            say(console, hung(f"{word}: {'; '.join(items)}", console.width))
 
 
 def _place(row: Mapping[str, Any]) -> str:
@@ -246,19 +201,12 @@ def _place(row: Mapping[str, Any]) -> str:
     return f"stage {row['stage']}{replica} ({first:,}{until}) {share}"
 
 
-def _hung(text: str, width: int) -> str:
-    """Text broken to the width, further lines indented; words stay whole."""
-    return textwrap.fill(
-        text, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
-    )
-
-
 def _sensitivities(document: Document, console: Console) -> None:
     rows = document.get("sensitivities") or []
     if not rows:
         return
-    _title(console, "What would change it")
-    table = _table(("", False), ("step time", True))
+    title(console, "What would change it")
+    table = table_of(("", False), ("step time", True))
     for row in rows:
         table.add_row(row["change"], _changed(row["step_time_change"]))
     console.print(table)
@@ -270,8 +218,8 @@ def _stragglers(document: Document, console: Console) -> None:
         return
     uniform = format_seconds(report["uniform_step_time_s"])
     lost = format_percent(1.0 - report["uniform_step_time_s"] / document["step_time_s"])
-    slow = _gpus(report["slow_ranks"]).replace(" ", " slow ")
-    _title(
+    slow = gpus_of(report["slow_ranks"]).replace(" ", " slow ")
+    title(
         console,
         f"Stragglers: {slow}; {lost} of the step is lost to slow GPUs"
         f" (all nominal and quiet: {uniform})",
@@ -279,7 +227,7 @@ def _stragglers(document: Document, console: Console) -> None:
     rows = report.get("without") or []
     if not rows:
         return
-    table = _table(
+    table = table_of(
         ("without host", True),
         ("ranks from", True),
         ("stage", True),
@@ -327,9 +275,9 @@ def print_misfit(document: Document, knobs: list[dict[str, Any]], console: Conso
     of = f" of {format_bytes(capacity)}" if capacity else ""
     largest = sorted(terms.items(), key=lambda item: -item[1])[:3]
     named = ", ".join(f"{term.replace('_', ' ')} {format_bytes(size)}" for term, size in largest)
-    _say(console, f"does not fit: {format_bytes(total)}{of} a GPU; most of it {named}")
+    say(console, f"does not fit: {format_bytes(total)}{of} a GPU; most of it {named}")
     for knob in knobs:
         verdict = "fits" if knob["fits"] else "does not fit"
-        _say(console, f"  {knob['change']}: {format_bytes(knob['total_bytes'])}, {verdict}")
+        say(console, f"  {knob['change']}: {format_bytes(knob['total_bytes'])}, {verdict}")
     if any(knob["fits"] for knob in knobs):
-        _say(console, "  fix: take a change that fits, for example with --set KEY=VALUE")
+        say(console, "  fix: take a change that fits, for example with --set KEY=VALUE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,12 @@ from clustersim.cli import console
 
 if TYPE_CHECKING:
     from clustersim.run import Result
-    from clustersim.spec.scenario import Scenario
+    from clustersim.run.serving import ServingResult
+    from clustersim.spec.resolve import Question
+
+# Share of the requests that have to keep the limits of `slo`: the attainment by which Y. Zhong et
+# al., "DistServe," OSDI 2024, compare systems.
+ATTAINMENT = 0.9
 
 
 class Engine(StrEnum):
@@ -51,7 +56,7 @@ Out = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def load(source: str, overrides: list[str] | None) -> Scenario:
+def load(source: str, overrides: list[str] | None) -> Question:
     """Load a scenario and pass its warnings on to stderr."""
     from clustersim.spec.resolve import load_checked_scenario
 
@@ -71,36 +76,51 @@ def run_command(
         bool, typer.Option("--definitions", help="Explain the terms of the report.")
     ] = False,
 ) -> None:
-    """Simulate a training step: how fast, where the time goes, whether it fits."""
+    """Simulate a training step or a serving load: how fast, what bounds it, whether it fits."""
     with console.answering():
         sets = list(overrides or ())
         sets += [f"run.seed={seed}"] if seed is not None else []
         sets += [f"run.engine={engine.value}"] if engine is not None else []
         scenario = load(source, sets)
         if out is not None:
-            from clustersim.analysis.export import FILES, check_folder
+            from clustersim.analysis.export import check_folder
 
-            check_folder(out, FILES, input_files(source, sets))
+            check_folder(out, _names_of(scenario), input_files(source, sets, scenario))
         with console.progress(f"simulating {scenario.name} on {scenario.gpus:,} GPUs"):
             from clustersim.run import simulate
 
-            result = simulate(scenario)
+            result = simulate(scenario, base=_folder_of(source))
         console.warn(result.document.get("warnings") or ())
         try:
             if out is not None:
                 with console.progress(f"writing {out}"):
-                    _write(out, result)
+                    written = _write(out, result)
+                console.say(f"wrote {out}: {', '.join(path.name for path in written)}")
         finally:  # the answer was found, whether or not its files can be written
-            _print(result.document, json, definitions)
-        if not result.document["fits"]:
-            _refuse(result)
+            _print(result, json, definitions)
+        _judge(result)
 
 
-def input_files(source: str, overrides: list[str]) -> list[Path]:
-    """Files that a scenario is made of: its own, those it extends, and those it refers to."""
+def _folder_of(source: str) -> Path:
+    from clustersim.spec.names import locate
+
+    return locate("scenario", source).absolute().parent
+
+
+def _names_of(scenario: Question) -> tuple[str, ...]:
+    """Names of the files that a run writes."""
+    from clustersim.analysis.export import FILES
+    from clustersim.analysis.serving_export import SERVING_FILES
+
+    return SERVING_FILES if scenario.kind == "serving" else FILES
+
+
+def input_files(source: str, overrides: list[str], scenario: Question) -> list[Path]:
+    """Files that a run reads: the scenario's own, those it extends, those it refers to."""
     from clustersim.spec.documents import read_document
     from clustersim.spec.merge import load_tree
     from clustersim.spec.names import locate
+    from clustersim.spec.resolve import files_named
 
     marks = load_tree("scenario", source, tuple(overrides)).marks.values()
     path = locate("scenario", source)
@@ -108,22 +128,38 @@ def input_files(source: str, overrides: list[str]) -> list[Path]:
     while base := read_document(path, lenient=True).data.get("extends"):
         path = locate("scenario", base, path.absolute().parent)
         chain.append(path)
-    return [*chain, *{Path(mark.folder, Path(mark.file).name) for mark in marks if mark.folder}]
+    referred = {Path(mark.folder, Path(mark.file).name) for mark in marks if mark.folder}
+    return [*chain, *referred, *files_named(scenario)]
 
 
-def _print(document: dict[str, Any], json: bool, definitions: bool) -> None:
+def _print(result: Result | ServingResult, json: bool, definitions: bool) -> None:
+    from clustersim.run.simulate import Result
+
+    document = result.document
     if json:
         console.print_json(document)
-    else:
+    elif isinstance(result, Result):
         from clustersim.analysis.report import print_report
 
         print_report(document, console.output(), definitions)
+    else:
+        from clustersim.analysis.serving_report import print_serving_report
+
+        print_serving_report(document, console.output(), result.series, definitions)
 
 
-def _write(out: Path, result: Result) -> None:
+def _write(out: Path, result: Result | ServingResult) -> tuple[Path, ...]:
+    from clustersim.run.simulate import Result
+    from clustersim.spec.resolve import dump_scenario
+
+    scenario_yaml = dump_scenario(result.scenario)
+    if not isinstance(result, Result):
+        from clustersim.analysis.serving_export import ServingRun, write_serving
+
+        served = ServingRun(result.answered, result.series)
+        return write_serving(out, served, result.document, scenario_yaml)
     from clustersim.analysis.columns import Run
     from clustersim.analysis.export import write_run
-    from clustersim.spec.resolve import dump_scenario
 
     costs = result.costs
     run = Run(
@@ -134,14 +170,34 @@ def _write(out: Path, result: Result) -> None:
         result.factor,
         result.first_replica,
     )
-    written = write_run(out, run, result.document, dump_scenario(result.scenario))
-    console.say(f"wrote {out}: {', '.join(path.name for path in written)}")
+    return write_run(out, run, result.document, scenario_yaml)
 
 
-def _refuse(result: Result) -> None:
-    """Say on stderr why the answer is no, and end with exit code 1."""
-    from clustersim.analysis.report import print_misfit
-    from clustersim.run import nearest_knobs
+def _judge(result: Result | ServingResult) -> None:
+    """Say on stderr why the answer is no, if it is, and end with exit code 1."""
+    from clustersim.run.simulate import Result
 
-    print_misfit(result.document, nearest_knobs(result.scenario), console.messages())
+    document = result.document
+    if not document["fits"]:
+        _refuse(result)
+    good = None if isinstance(result, Result) else document["goodput"]
+    if good is not None and good["fraction"] < ATTAINMENT:
+        kept = f"{100 * good['fraction']:.1f} %"
+        console.say(f"SLO missed: {kept} of the requests keep it, {100 * ATTAINMENT:g} % have to")
+        raise typer.Exit(console.NO)
+
+
+def _refuse(result: Result | ServingResult) -> None:
+    from clustersim.run import nearest_knobs, nearest_serving_knobs
+    from clustersim.run.simulate import Result
+
+    if isinstance(result, Result):
+        from clustersim.analysis.report import print_misfit
+
+        print_misfit(result.document, nearest_knobs(result.scenario), console.messages())
+    else:
+        from clustersim.analysis.serving_report import print_serving_misfit
+
+        knobs = nearest_serving_knobs(result.scenario)
+        print_serving_misfit(result.document, knobs, console.messages())
     raise typer.Exit(console.NO)

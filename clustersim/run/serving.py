@@ -53,7 +53,8 @@ class PriceBook:
             site = replica_site(scenario, iteration)
             counts = np.ones(1)
             if scenario.routing.counts is not None:
-                counts = read_expert_counts(find_file(scenario.routing.counts, base, "routing.counts"))
+                path = find_file(scenario.routing.counts, base, "routing.counts")
+                counts = read_expert_counts(path)
             self.known[key] = price_iteration(scenario, iteration, site, counts)
         return self.known[key]
 
@@ -202,7 +203,8 @@ def admitted(scenario: ServingScenario, memory: ReplicaMemory) -> int:
 def misfit(memory: ReplicaMemory) -> str:
     """Why nothing fits, and what would need less."""
     terms = sorted(memory.terms().items(), key=lambda item: -item[1])
-    words = ", ".join(f"{name} {size / 2**30:.1f} GiB" for name, size in terms if name != "total")
+    held = [(name, size) for name, size in terms if size > 0.0 and name != "total"]
+    words = ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.1f} GiB" for name, size in held)
     return (
         f"no room for a KV cache: the engine takes {memory.budget / 2**30:.1f} GiB of "
         f"{memory.capacity / 2**30:.1f} GiB, and needs {words}\n"
@@ -307,7 +309,8 @@ def simulate_serving(
     requests = draw_requests(scenario, memory, base, 0)
     memory = memory_of_replica(with_budget(scenario, requests))
     if not memory.fits:
-        nothing = Answered(*[np.zeros(0)] * 4, *[np.zeros(0, np.int64)] * 6)
+        no_s, none = np.zeros(0), np.zeros(0, dtype=np.int64)
+        nothing = Answered(no_s, no_s, no_s, no_s, none, none, none, none, none, none)
         document = refuse_serving(scenario, memory, misfit(memory))
         return ServingResult(scenario, memory, nothing, np.zeros((0, 6)), document)
     first = play(scenario, base, 0, book, requests)

@@ -1,9 +1,10 @@
-"""Scenario in, result out."""
+"""Scenario in, result out: a training step, or the requests of a serving run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,12 @@ from clustersim.run.prepare import Floats, prepare
 from clustersim.run.replicate import run_replications
 from clustersim.run.whatif import sensitivities, straggler_report
 from clustersim.spec.scenario import Scenario
+from clustersim.spec.serving import ServingScenario
 from clustersim.timeline import Timeline
 from clustersim.workload.program import Program
+
+if TYPE_CHECKING:
+    from clustersim.run.serving import ServingResult
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,50 @@ class Result:
         return float(self.document["step_time_s"])
 
 
-def simulate(scenario: Scenario, what_ifs: bool = True) -> Result:
-    """Simulate one optimizer step.
+@overload
+def simulate(scenario: Scenario, what_ifs: bool = True, base: Path | None = None) -> Result: ...
+
+
+@overload
+def simulate(
+    scenario: ServingScenario, what_ifs: bool = True, base: Path | None = None
+) -> ServingResult: ...
+
+
+@overload
+def simulate(
+    scenario: Scenario | ServingScenario, what_ifs: bool = True, base: Path | None = None
+) -> Result | ServingResult: ...
+
+
+def simulate(
+    scenario: Scenario | ServingScenario, what_ifs: bool = True, base: Path | None = None
+) -> Result | ServingResult:
+    """Simulate what a scenario asks.
 
     Parameters
     ----------
-    scenario : Scenario
+    scenario : Scenario or ServingScenario
     what_ifs : bool
-        Whether to re-price and replay for sensitivities and stragglers.
+        Training: whether to re-price and replay for sensitivities and stragglers.
+    base : Path, optional
+        Serving: folder in which files with a relative path are looked for first. Paths of a loaded
+        scenario are absolute already.
 
     Returns
     -------
-    Result
+    Result or ServingResult
         Also where the job does not fit in memory; ``document["fits"]`` says so.
     """
+    if isinstance(scenario, ServingScenario):
+        from clustersim.run.serving import simulate_serving
+
+        return simulate_serving(scenario, base)
+    return _simulate_step(scenario, what_ifs)
+
+
+def _simulate_step(scenario: Scenario, what_ifs: bool) -> Result:
+    """Simulate one optimizer step."""
     prepared = prepare(scenario)
     memory = memory_of(scenario)
     replications = run_replications(prepared)

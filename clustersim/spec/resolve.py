@@ -8,15 +8,17 @@ every mistake.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
 from clustersim.errors import Problem, SpecError
 from clustersim.spec.base import Record
 from clustersim.spec.checks import check_scenario, find_conflicts
+from clustersim.spec.choices import without_replaced
 from clustersim.spec.device import Device
 from clustersim.spec.documents import Document, Path_
 from clustersim.spec.findings import Checked
@@ -44,6 +46,7 @@ __all__ = [
     "check_scenario",
     "dump_record",
     "dump_scenario",
+    "files_named",
     "list_names",
     "load_checked_scenario",
     "load_device",
@@ -56,6 +59,12 @@ __all__ = [
     "load_software",
     "load_topology",
 ]
+
+FILES_OF_SERVING: tuple[Path_, ...] = (
+    ("workload", "trace"),
+    ("workload", "lengths", "file"),
+    ("routing", "counts"),
+)
 
 
 def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Question:
@@ -117,11 +126,39 @@ def _kind(document: Document) -> str:
 
 
 def _load_serving(document: Document) -> tuple[ServingScenario, Checked]:
+    document = without_replaced(document)
     scenario = _with_defaults_of_device(validate(ServingScenario, document), document)
     checked = check_serving(scenario, document)
     if checked.problems:
         raise SpecError(checked.problems)
-    return scenario, checked
+    return _with_files_found(scenario, document), checked
+
+
+def _with_files_found(scenario: ServingScenario, document: Document) -> ServingScenario:
+    """Make paths of files absolute, so that the record means the same in any folder.
+
+    A path is looked for beside the file that states it, then in the working directory; one that is
+    found nowhere stays as it is, and whoever reads it says so.
+    """
+    data = scenario.model_dump()
+    for path in FILES_OF_SERVING:
+        *outer, last = path
+        holder: Any = data
+        for key in outer:
+            holder = holder[key] or {}
+        if (name := holder.get(last)) is None:
+            continue
+        places = (Path(document.mark(path).folder), Path())
+        found = (place / os.path.expanduser(name) for place in places)
+        holder[last] = next((os.path.abspath(one) for one in found if _is_file(one)), name)
+    return ServingScenario.model_validate(data)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a character that no name may have
+        return False
 
 
 def _further_problems(document: Document) -> list[Problem]:
@@ -160,6 +197,19 @@ def _with_defaults_of_device(scenario: ServingScenario, document: Document) -> S
     }
     engine = here.model_copy(update=stated) if engine.by_memory else here
     return scenario.model_copy(update={"engine": engine})
+
+
+def files_named(scenario: Question) -> list[Path]:
+    """Files beside the scenario that its run reads: traces, lengths, counts of experts."""
+    if not isinstance(scenario, ServingScenario):
+        return []
+    lengths = scenario.workload.lengths
+    names = (
+        scenario.workload.trace,
+        lengths.file if lengths is not None else None,
+        scenario.routing.counts,
+    )
+    return [Path(name) for name in names if name is not None]
 
 
 def load_topology(source: str | Path) -> Topology:

@@ -53,6 +53,8 @@ def test_public_names_are_these():
         "Problem",
         "Result",
         "Scenario",
+        "ServingResult",
+        "ServingScenario",
         "SimulationError",
         "SpecError",
         "UnitError",
