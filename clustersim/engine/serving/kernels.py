@@ -353,8 +353,9 @@ def schedule_running(
         if given <= 0:
             continue
         ahead = policy.drafted if decoding else 0
-        kept = False
-        while True:
+        # a block begins with every block_tokens-th token: most of the time there is room
+        kept = decoding and ahead == 0 and progress.done[request] % policy.block_tokens != 0
+        while not kept:
             context = progress.done[request] + given + ahead
             if grow(request, context, load, progress, ranks, cache, policy):
                 kept = True
@@ -899,7 +900,7 @@ def advance(
     clock, counters, taken = tally.clock, tally.counters, 0
     while taken < most_steps and clock[0] < until_s:
         admit_arrivals(load, progress, ranks, tally)
-        given = 0
+        given, preempted = 0, counters[3]
         for rank in range(ranks.active.size):
             schedule(rank, load, progress, ranks, cache, policy, tally)
             for place in range(ranks.active[rank]):
@@ -923,7 +924,8 @@ def advance(
         finished = counters[1]
         for rank in range(ranks.active.size):
             hand_out(rank, clock[0], load, progress, ranks, cache, policy, tally)
-        if finished == counters[1] and given == decoding_sequences(ranks):
+        calm = finished == counters[1] and preempted == counters[3]
+        if calm and given == decoding_sequences(ranks):
             quiet = min(quiet_steps(load, progress, ranks, policy), most_steps - taken)
             if quiet > 0:
                 taken += advance_quietly(
