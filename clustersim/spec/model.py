@@ -60,6 +60,7 @@ class Model(Record):
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     bias: bool = True
     parallel_block: bool = Field(default=False, description="attention and MLP share one norm")
+    qk_norm: bool = Field(default=False, description="queries and keys are normed head by head")
     sliding_window: int | None = Field(default=None, gt=0)
     layer_pattern: tuple[LayerKind, ...] = Field(
         default=(),

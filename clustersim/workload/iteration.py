@@ -18,6 +18,9 @@ from clustersim.spec.serving import ServingScenario
 Rows = Literal["tokens", "all_tokens", "sequences"]
 HIDDEN_BYTES = 2.0
 LOGIT_BYTES = 4.0
+# A norm reads its input and the residual and writes both; one of the four is still in registers or
+# L1 of the kernel before (assumed).
+NORM_ROWS = 3.0
 SAMPLING_PASSES = 4.0  # logits are read and written: temperature, softmax, cumulation; assumed
 
 
@@ -214,7 +217,10 @@ def _passes(model: Model, shards: Shards) -> list[Pass]:
     layers, hidden, tp = float(model.layers), model.hidden, shards.tensor_parallel
     norms = 1.0 if model.parallel_block else 2.0
     kind = "layer_norm" if model.norm == "layer_norm" else "rms_norm"
-    found = [Pass("norm", kind, 4.0 * hidden * HIDDEN_BYTES, norms * layers)]
+    found = [Pass("norm", kind, NORM_ROWS * hidden * HIDDEN_BYTES, norms * layers)]
+    if model.qk_norm:
+        width = (shards.heads + shards.kv_heads) * model.head_dim
+        found.append(Pass("query and key norm", kind, 2.0 * width * HIDDEN_BYTES, layers))
     widths = []
     if dense := float(model.layers - model.expert_layers):
         widths.append((model.ffn / tp, dense))
