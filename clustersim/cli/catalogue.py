@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clustersim.cli import console
 from clustersim.cli.run import AsJson
+
+if TYPE_CHECKING:
+    from clustersim.spec.scenario import Scenario
+    from clustersim.spec.serving import ServingScenario
 
 
 class Shelf(StrEnum):
@@ -19,6 +23,7 @@ class Shelf(StrEnum):
     TOPOLOGIES = "topologies"
     SCENARIOS = "scenarios"
     SOFTWARE = "software"
+    ENGINES = "engines"
     FLEETS = "fleets"
     LINKS = "links"
     PROFILES = "profiles"
@@ -35,10 +40,12 @@ class Described(StrEnum):
     """Kinds of files that have a JSON Schema."""
 
     SCENARIO = "scenario"
+    SERVING = "serving"
     TOPOLOGY = "topology"
     DEVICE = "device"
     MODEL = "model"
     SOFTWARE = "software"
+    ENGINE = "engine"
     FLEET = "fleet"
 
 
@@ -84,6 +91,8 @@ def _describe(kind: Shelf, name: str) -> dict[str, Any]:
             features = resolve.load_software(name).features.model_dump()
             on = [key for key, value in features.items() if value is True]
             return {"name": name, "attention": features["attention"], "features": on}
+        case Shelf.ENGINES:
+            return _engine(name)
         case Shelf.FLEETS:
             fleet = resolve.load_fleet(name)
             return {"name": name, **fleet.model_dump(exclude={"name", "sources", "slowdowns"})}
@@ -123,6 +132,24 @@ def _model(name: str) -> dict[str, Any]:
     }
 
 
+def _engine(name: str) -> dict[str, Any]:
+    """Defaults on a small device; a larger one may take others."""
+    from clustersim.spec.resolve import load_engine
+
+    engine = load_engine(name)
+    return {
+        "name": name,
+        "released": engine.released,
+        "policy": engine.policy,
+        "token_budget": engine.token_budget,
+        "max_sequences": engine.max_sequences,
+        "block_tokens": engine.block_tokens,
+        "memory_fraction": engine.memory_fraction,
+        "prefix_caching": engine.prefix_caching,
+        "host": engine.host.basis,
+    }
+
+
 def _topology(name: str) -> dict[str, Any]:
     from clustersim.spec.resolve import load_topology
 
@@ -155,18 +182,41 @@ def _link(name: str) -> dict[str, Any]:
 
 def _scenario(name: str) -> dict[str, Any]:
     from clustersim.spec.resolve import load_scenario
+    from clustersim.spec.serving import ServingScenario
 
     scenario = load_scenario(name)
-    parallel = scenario.parallelism
-    layout = f"tp{parallel.tensor_parallel}_pp{parallel.pipeline_parallel}_dp"
+    asked = _served(scenario) if isinstance(scenario, ServingScenario) else _trained(scenario)
     return {
         "name": name,
         "model": scenario.model.name,
         "cluster": scenario.cluster.name,
         "gpus": scenario.gpus,
-        "layout": f"{layout}{scenario.data_parallel}",
-        "global_batch": scenario.training.global_batch,
+        **asked,
     }
+
+
+def _trained(scenario: Scenario) -> dict[str, Any]:
+    parallel = scenario.parallelism
+    layout = f"tp{parallel.tensor_parallel}_pp{parallel.pipeline_parallel}_dp"
+    asked = f"train, batch {scenario.training.global_batch:,}"
+    return {"layout": f"{layout}{scenario.data_parallel}", "asked": asked}
+
+
+def _served(scenario: ServingScenario) -> dict[str, Any]:
+    parallel, arrivals = scenario.parallelism, scenario.workload.arrivals
+    layout = [
+        f"{label}{degree}"
+        for label, degree in (
+            ("tp", parallel.tensor_parallel),
+            ("pp", parallel.pipeline_parallel),
+            ("dp", parallel.attention_data_parallel),
+            ("ep", parallel.expert_parallel),
+        )
+        if degree > 1 or label == "tp"
+    ]
+    copies = f" x {parallel.replicas}" if parallel.replicas > 1 else ""
+    rate = f" {arrivals.rate:g}/s" if arrivals.rate is not None else ""
+    return {"layout": "_".join(layout) + copies, "asked": f"serve, {arrivals.kind}{rate}"}
 
 
 def schema_command(

@@ -89,7 +89,7 @@ def run_command(
         with console.progress(f"simulating {scenario.name} on {scenario.gpus:,} GPUs"):
             from clustersim.run import simulate
 
-            result = simulate(scenario, base=_folder_of(source))
+            result = simulate(scenario, base=folder_of(source))
         console.warn(result.document.get("warnings") or ())
         try:
             if out is not None:
@@ -101,7 +101,8 @@ def run_command(
         _judge(result)
 
 
-def _folder_of(source: str) -> Path:
+def folder_of(source: str) -> Path:
+    """Folder of a scenario's file."""
     from clustersim.spec.names import locate
 
     return locate("scenario", source).absolute().parent

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clustersim.cli import console
-from clustersim.cli.run import AsJson, Overrides, ScenarioName, load
+from clustersim.cli.run import AsJson, Overrides, ScenarioName, folder_of, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clustersim.spec.resolve import Question
     from clustersim.spec.scenario import Scenario
+    from clustersim.spec.serving import ServingScenario
 
 Document = dict[str, Any]
 
@@ -33,7 +37,10 @@ def show_command(
     json: AsJson = False,
     overrides: Overrides = None,
 ) -> None:
-    """Show a scenario as it is understood: resolved, placed, compiled or priced."""
+    """Show a scenario as it is understood: resolved, placed, compiled or priced.
+
+    A serving scenario has the stages spec, cluster, memory and costs.
+    """
     with console.answering():
         scenario = load(source, overrides)
         if stage is Stage.SPEC and not json:
@@ -42,18 +49,31 @@ def show_command(
             typer.echo(dump_scenario(scenario).rstrip())
             return
         with console.progress(f"preparing {scenario.name}"):
-            document = _document(scenario, stage)
+            document = _document(scenario, stage, folder_of(source))
         if json:
             console.print_json(document)
         else:
             from clustersim.cli.tables import print_document
 
             print_document(_condensed(document), console.output())
-            if stage in LEGENDS:
-                typer.echo(f"\n{LEGENDS[stage]}")
+            legend = _legend(scenario, stage)
+            if legend is not None:
+                typer.echo(f"\n{legend}")
 
 
-def _document(scenario: Scenario, stage: Stage) -> Document:
+def _legend(scenario: Question, stage: Stage) -> str | None:
+    from clustersim.cli import show_serving
+
+    if scenario.kind == "serving":
+        return show_serving.LEGENDS.get(stage.value)
+    return LEGENDS.get(stage)
+
+
+def _document(scenario: Question, stage: Stage, base: Path) -> Document:
+    from clustersim.spec.serving import ServingScenario
+
+    if isinstance(scenario, ServingScenario):
+        return _serving_document(scenario, stage, base)
     match stage:
         case Stage.SPEC:
             return scenario.model_dump(mode="json")
@@ -69,7 +89,26 @@ def _document(scenario: Scenario, stage: Stage) -> Document:
             return _costs(scenario)
 
 
-def _cluster(scenario: Scenario) -> Document:
+def _serving_document(scenario: ServingScenario, stage: Stage, base: Path) -> Document:
+    from clustersim.cli.show_serving import costs_document, memory_document
+    from clustersim.errors import Problem, SpecError
+
+    match stage:
+        case Stage.SPEC:
+            return scenario.model_dump(mode="json")
+        case Stage.CLUSTER:
+            return _cluster(scenario)
+        case Stage.MEMORY:
+            return memory_document(scenario)
+        case Stage.COSTS:
+            return costs_document(scenario, base)
+        case Stage.MESH | Stage.PROGRAM:
+            message = f"a serving scenario ({scenario.name}) has no stage {stage.value}"
+            fix = "show --stage spec, cluster, memory or costs"
+            raise SpecError(Problem(message, fix, field="--stage"))
+
+
+def _cluster(scenario: Question) -> Document:
     from dataclasses import asdict
 
     from clustersim.hardware.cluster import build_cluster
@@ -214,6 +253,8 @@ GROUP_COLUMNS = (
 
 def _condensed(document: Document) -> Document:
     """The document for a screen: templates of one name joined, terms of memory as rows."""
+    from clustersim.cli.show_serving import without_zeros
+
     shown = dict(document)
     if isinstance(shown.get("stages"), list):
         shown["stages"] = len(document["stages"])
@@ -222,6 +263,8 @@ def _condensed(document: Document) -> Document:
         shown["groups"] = [{key: row[key] for key in GROUP_COLUMNS} for row in shown["groups"]]
     if "templates" in shown:
         shown["templates"] = _by_name(shown["templates"])
+    if "batches" in shown:
+        shown["batches"] = without_zeros(shown["batches"])
     return shown
 
 
