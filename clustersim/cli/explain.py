@@ -82,6 +82,8 @@ HEAD_DIM = Flag("head_dim", "Width of a head.", default=128)
 KV_DTYPE = Flag(
     "kv_dtype", "Of the cache; without: as the arithmetic.", str, choices=("bf16", "fp16", "fp8")
 )
+RANKS = Flag("ranks", "Members of the group.", default=REQUIRED, least=2)
+PER_NODE = Flag("per_node", "Members on each node; without: as many as it has GPUs.")
 EXPERTS = Flag("experts", "Routed experts of a layer.", default=REQUIRED)
 TOP_K = Flag("top_k", "Experts that a token takes.", default=REQUIRED)
 HIDDEN = Flag("hidden", "Width of the model.", default=REQUIRED)
@@ -130,8 +132,8 @@ KINDS = (
             Flag(
                 "bytes", "Message as nccl-tests counts, as '64 MiB'.", str, REQUIRED, unit="bytes"
             ),
-            Flag("ranks", "Members of the group.", default=REQUIRED, least=2),
-            Flag("per_node", "Members on each node; without: as many as it has GPUs."),
+            RANKS,
+            PER_NODE,
         ),
         on_device=False,
     ),
@@ -193,6 +195,31 @@ KINDS = (
             Flag("format", "Of the experts, such as fp8_block.", str, "bf16"),
             Flag("ungated", "One product before the activation, not two.", bool, False),
         ),
+        typed=False,
+    ),
+    Kind(
+        "all_to_all",
+        "One phase of the exchange of tokens between the ranks of their experts.",
+        (
+            Flag(
+                *("phase", "Tokens to experts, or results back.", str, REQUIRED),
+                choices=("dispatch", "combine", "combine_low_precision"),
+            ),
+            Flag("tokens", "Of each rank.", default=REQUIRED),
+            EXPERTS,
+            TOP_K,
+            HIDDEN,
+            RANKS,
+            PER_NODE,
+            Flag(
+                *("mode", "Family of kernels.", str, "normal"),
+                choices=("normal", "low_latency", "nvlink_one_sided", "nvlink_two_sided"),
+            ),
+            Flag("payload", "Datatype of tokens on their way, such as fp8.", str, "bf16"),
+            Flag("sms", "SMs that copy; 0 leaves it to the kernel.", default=0, least=0),
+            Flag("balanced", "Experts of a token lie on many ranks, not at random.", bool, False),
+        ),
+        on_device=False,
         typed=False,
     ),
 )

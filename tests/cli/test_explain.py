@@ -29,7 +29,8 @@ DECODE = ("decode", *HEADS, "--batch", "64", "--context", "8192")
 ROUTED = ("--experts", "256", "--top-k", "8", "--hidden", "7168")
 LAYER = ("moe", "--device", "h100_sxm", "--tokens", "4096", *ROUTED, "--expert-ffn", "2048")
 LATENT = ("mla", "--device", "h100_sxm", "--heads", "16", "--phase", "decode", "--kv-len", "8192")
-SERVING = (PROMPT, DECODE, (*LATENT, "--whole"), LAYER)
+DISPATCH = ("all_to_all", "--phase", "dispatch", "--tokens", "4096", *ROUTED, "--ranks", "32")
+SERVING = (PROMPT, DECODE, (*LATENT, "--whole"), LAYER, (*DISPATCH, *CLUSTER))
 EACH = (GEMM, (*CORE, "--kv-heads", "8", "--causal"), PASS, (*REDUCE, *CLUSTER), *SERVING)
 
 
@@ -105,6 +106,10 @@ def test_out_holds_a_picture_and_the_document(words, tmp_path):
         ((*LATENT, "--phase", "train"), "--phase: `train`"),
         ((*LATENT, "--phase", "prefill"), "give --q-len"),
         ((*LATENT, "--device", "a100", "--whole"), "no coefficients of blocks"),
+        (DISPATCH, "--topology"),
+        ((*DISPATCH, *CLUSTER, "--ranks", "12"), "use a multiple of 8 ranks"),
+        ((*DISPATCH, *CLUSTER, "--mode", "fast"), "--mode: `fast`"),
+        ((*DISPATCH, "--topology", "dgx_a100"), "no coefficients of an exchange"),
         ((*LAYER, "--expert-parallel", "7"), "use a divisor of 256"),
         ((*LAYER, "--exponent", "nan"), "--exponent"),
         ((*LAYER, "--format", "fp8_blok"), "did you mean `fp8_block`?"),

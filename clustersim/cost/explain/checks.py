@@ -10,6 +10,7 @@ from clustersim.spec.profile import Profile
 from clustersim.spec.suggest import did_you_mean
 
 C = TypeVar("C")
+MOST_EXPERTS = 2**14  # routings are drawn expert by expert
 
 # Groups of a profile that an operator can be priced by.
 GROUPS = (
@@ -32,6 +33,18 @@ def check_keys(q_len: int, kv_len: int, flag: str = "--kv-len") -> None:
         raise ModelDomainError(
             f"{flag} {kv_len} is below --q-len {q_len}: the queries of a causal core stand at "
             f"the end of its keys\n  fix: use at least {q_len} keys"
+        )
+
+
+def check_experts(experts: int, top_k: int) -> None:
+    """Refuse more experts than the models are stated for, or a token that takes too many."""
+    if experts > MOST_EXPERTS:
+        raise ModelDomainError(
+            f"--experts {experts} is outside the model's domain\n  fix: use 1 to {MOST_EXPERTS}"
+        )
+    if top_k > experts:
+        raise ModelDomainError(
+            f"--top-k {top_k} is more than --experts {experts}\n  fix: use at most {experts}"
         )
 
 

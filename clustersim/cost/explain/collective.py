@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives.algorithms import COLLECTIVES, Wire, wires
 from clustersim.cost.collectives.pricing import Explanation as PricedCollective
 from clustersim.cost.collectives.pricing import bus_factor, collective_s, explain_collective
-from clustersim.cost.explain.parts import gains
-from clustersim.cost.explain.record import Explanation, Hint, Roof, Site, Term, Trust
+from clustersim.cost.explain.parts import gains, over_links
+from clustersim.cost.explain.record import Explanation, Hint, Site, Term, Trust
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import GroupPath, group_path
 from clustersim.spec.link import Link
@@ -59,23 +60,21 @@ def explain_collective_op(
     # In-switch reduction sends less than a ring and may pass the link rate in this measure.
     peak = max(rate, factor * bytes / told.bandwidth_s)
     bus = told.bus_bandwidth_bytes_per_s
-    return Explanation(
-        kind="collective",
-        title=f"{collective} of {format_bytes(bytes)} over {format_count(ranks)} ranks",
-        place=f"{topology.title} ({topology.name}), {_where(path)}",
-        dtype=site.dtype,
-        time_s=told.total_s,
-        training_s=None,
-        flop=0.0,
-        bytes=bytes,
-        peak_flop_per_s=None,
-        peak_bytes_per_s=rate,
-        rate_bytes_per_s=bus,
-        bound=f"network {'latency' if told.latency_s > told.bandwidth_s else 'bandwidth'}",
-        roof=Roof("size", bytes, bus, peak, factor / told.latency_s),
-        terms=_collective_terms(told, factor * bytes / rate, (link, rate)),
-        fixed_s=told.latency_s,
-        trust=_trust_in_links(_used_links(path, links)),
+    found = over_links(
+        site,
+        (
+            "collective",
+            f"{collective} of {format_bytes(bytes)} over {format_count(ranks)} ranks",
+            f"network {'latency' if told.latency_s > told.bandwidth_s else 'bandwidth'}",
+        ),
+        (f"{topology.title} ({topology.name}), {where_of(path)}", bytes),
+        (told.total_s, told.latency_s),
+        (bus, rate, peak),
+        _collective_terms(told, factor * bytes / rate, (link, rate)),
+        _trust_in_links(_used_links(path, links)),
+    )
+    return replace(
+        found,
         facts={
             "algorithm": told.algorithm,
             "protocol": told.protocol,
@@ -107,12 +106,11 @@ def _collective_terms(
     link, rate = slowest
     at_rate_s = min(nominal_s, told.bandwidth_s)
     beyond_s = told.bandwidth_s - at_rate_s
-    terms = (
+    return (
         Term("latency", told.latency_s, "launch, synchronisation, steps"),
         Term(f"bytes at the rate of {link}", at_rate_s, f"{format_rate(rate)} a rank"),
         Term("protocol and algorithm", beyond_s, "flags, fences, own shard, congestion"),
     )
-    return tuple(term for term in terms if term.seconds > 0.0)
 
 
 def group_members(topology: Topology, ranks: int, per_node: int | None) -> NDArray[np.int64]:
@@ -141,7 +139,8 @@ def _link_names(path: GroupPath) -> list[str]:
     return sorted(name for name in names if name)
 
 
-def _where(path: GroupPath) -> str:
+def where_of(path: GroupPath) -> str:
+    """Where the members of a group are, in words."""
     if path.nodes == 1:
         return "one node"
     return f"{path.ranks_per_node} on each of {format_count(path.nodes)} nodes"

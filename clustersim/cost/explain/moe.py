@@ -11,7 +11,7 @@ import numpy as np
 from clustersim.cost.compute.gemm import matrix_peak
 from clustersim.cost.compute.moe import FORMATS, RESULT_BYTES, ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.routing import ExpertLoads, expert_loads
-from clustersim.cost.explain.checks import check_divides, check_group
+from clustersim.cost.explain.checks import check_divides, check_experts, check_group
 from clustersim.cost.explain.parts import (
     FLOOR,
     TRAFFIC,
@@ -32,7 +32,6 @@ from clustersim.cost.explain.record import Explanation, Hint, Site
 from clustersim.errors import ModelDomainError
 from clustersim.spec.profile_moe import PairsComputed
 
-MOST_EXPERTS = 2**14  # routings are drawn expert by expert
 STEEPEST = 4.0  # exponent of a power law from which nearly all tokens meet one expert; assumed
 SORTING = ("sorting", "of pairs by their experts")
 endless_products = joined(
@@ -168,14 +167,7 @@ def explain_moe(
 
 
 def _check(experts: int, top_k: int, exponent: float) -> None:
-    if top_k > experts:
-        raise ModelDomainError(
-            f"--top-k {top_k} is more than --experts {experts}\n  fix: use at most {experts}"
-        )
-    if experts > MOST_EXPERTS:
-        raise ModelDomainError(
-            f"--experts {experts} is outside the model's domain\n  fix: use 1 to {MOST_EXPERTS}"
-        )
+    check_experts(experts, top_k)
     if not 0.0 <= exponent <= STEEPEST:  # NaN is none either
         raise ModelDomainError(
             f"--exponent {exponent:g} is outside the model's domain\n"

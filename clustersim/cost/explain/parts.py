@@ -287,6 +287,56 @@ def explanation(
     )
 
 
+def over_links(
+    site: Site,
+    head: tuple[str, str, str],
+    what: tuple[str, float],
+    times_s: tuple[float, float],
+    rates: tuple[float, float, float],
+    terms: Iterable[Term],
+    trust: Trust,
+) -> Explanation:
+    """Put together the explanation of bytes on their way, whose roof stands over their number.
+
+    Parameters
+    ----------
+    site : Site
+    head : tuple of str
+        Kind, title, bound.
+    what : tuple
+        Where it runs, in words, and the message [bytes].
+    times_s : tuple of float
+        Of the message, and without bytes. [s]
+    rates : tuple of float
+        Reached, of the link, and the roof, which may lie higher. [bytes/s]
+    terms : iterable of Term
+        Parts of the time; those of no time are left out.
+    trust : Trust
+    """
+    (kind, title, bound), (place, moved), (time_s, fixed_s) = head, what, times_s
+    reached, nominal, peak = rates
+    fixed_s = max(fixed_s, LEAST_FLOOR_S)
+    return Explanation(
+        kind=kind,
+        title=title,
+        place=place,
+        dtype=site.dtype,
+        time_s=time_s,
+        training_s=None,
+        flop=0.0,
+        bytes=moved,
+        peak_flop_per_s=None,
+        peak_bytes_per_s=nominal,
+        rate_bytes_per_s=reached,
+        bound=bound,
+        # A rate counts some multiple of the message: that many times it starts in `fixed_s`.
+        roof=Roof("size", moved, reached, peak, reached * time_s / moved / fixed_s),
+        terms=tuple(term for term in terms if term.seconds > 0.0),
+        fixed_s=fixed_s,
+        trust=trust,
+    )
+
+
 def trust_in(profile: Profile, group: str, operators: Sequence[str]) -> Trust:
     """How far to trust a profile on an operator.
 

@@ -9,6 +9,7 @@ from clustersim.cost.explain.attention import explain_attention
 from clustersim.cost.explain.collective import explain_collective_op
 from clustersim.cost.explain.decode import explain_decode
 from clustersim.cost.explain.elementwise import explain_elementwise
+from clustersim.cost.explain.exchange import explain_all_to_all
 from clustersim.cost.explain.gemm import explain_gemm
 from clustersim.cost.explain.mla import explain_mla
 from clustersim.cost.explain.moe import explain_moe
@@ -26,5 +27,6 @@ EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
         "decode": explain_decode,
         "mla": explain_mla,
         "moe": explain_moe,
+        "all_to_all": explain_all_to_all,
     }
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustersim.cost.collectives.expert import Exchange, exchange_s
 from clustersim.cost.compute.attention import AttentionShapes
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
 from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_cache_s, mla_prefill_s
@@ -18,7 +19,9 @@ from clustersim.cost.compute.prefill import prefill_s
 from clustersim.cost.compute.routing import expert_loads
 from clustersim.cost.explain.record import Explanation, Site, check_dtype
 from clustersim.cost.explain.table import EXPLAINERS
+from clustersim.cost.measured.moe_all_to_all import PAYLOAD_BYTES
 from clustersim.errors import ModelDomainError
+from clustersim.hardware.paths import group_path
 from clustersim.spec.resolve import load_device, load_profile, load_topology
 
 DEVICES = ("a100_sxm", "h100_sxm", "b200_sxm", "l40s", "rtx4090")
@@ -197,6 +200,37 @@ def test_parts_of_a_latent_block_are_its_price(device, phase, tokens, kv_dtype, 
     accounts_for(found, float(price[0]))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    topology=st.sampled_from(["dgx_h100", "hgx_b200", "rtx_pro_6000"]),
+    key=st.sampled_from([("normal", "bf16"), ("normal", "fp8"), ("low_latency", "nvfp4")]),
+    phase=st.sampled_from(["dispatch", "combine"]),
+    tokens=st.integers(1, 20_000),
+    experts=st.sampled_from([64, 256]),
+    top_k=st.integers(1, 9),
+    nodes=st.sampled_from([1, 2, 4]),
+    sms=st.sampled_from([0, 24]),
+    balanced=st.booleans(),
+)
+def test_parts_of_an_exchange_are_its_price(
+    topology, key, phase, tokens, experts, top_k, nodes, sms, balanced
+):
+    cluster = load_topology(topology)
+    nodes, mode = min(nodes, cluster.nodes), key[0]
+    payload = key[1] if phase == "dispatch" else "bf16"
+    here = site(cluster.node.device.name, topology=topology)
+    call = {"tokens": tokens, "experts": experts, "top_k": top_k, "ranks": 8 * nodes}
+    names = {"mode": mode, "phase": phase, "payload": payload}
+    how = {"sms": sms, "balanced": balanced}
+    found = EXPLAINERS["all_to_all"](here, hidden=7168, **call, **names, **how)
+    rate = group_path(cluster, np.arange(8 * nodes)).nic_bytes_per_s
+    size = 7168 * PAYLOAD_BYTES[payload]
+    rows = columns(**call, nodes=nodes, sms=sms, token_bytes=size, nic_bytes_per_s=rate or np.inf)
+    flags = {"per_expert": np.array([mode == "low_latency"]), "spread": np.array([balanced])}
+    c = here.profile.expert_exchange[f"{mode}_{phase}"]
+    accounts_for(found, float(exchange_s(Exchange(**rows, **flags), here.device, c)[0]))
+
+
 def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
@@ -242,6 +276,49 @@ def test_a_block_of_latent_attention_is_more_than_its_core():
     assert whole.flop > core.flop
     assert {"products at the roof", "attention at the roof", "small operators"} <= set(named(whole))
     assert whole.trust.operator == "mla_module, decode"
+
+
+EXCHANGE = {"phase": "dispatch", "experts": 256, "top_k": 8, "hidden": 7168, "ranks": 16}
+
+
+def test_an_exchange_of_many_tokens_waits_for_the_network_and_of_one_for_its_start():
+    here = site(topology="dgx_h100")
+    many = EXPLAINERS["all_to_all"](here, tokens=4096, **EXCHANGE)
+    one = EXPLAINERS["all_to_all"](here, tokens=1, **EXCHANGE)
+    assert (many.bound, one.bound) == ("network bandwidth", "network latency")
+    assert many.trust.operator == "expert exchange normal dispatch"
+
+
+def test_a_rack_of_one_domain_is_one_node_of_an_exchange():
+    here = site("gb200", topology="gb200_nvl72")
+    call = {**EXCHANGE, "mode": "nvlink_one_sided", "tokens": 512, "ranks": 64}
+    found = EXPLAINERS["all_to_all"](here, **call)
+    assert found.facts["nodes_joined_by_adapters"] == 1
+    with pytest.raises(ModelDomainError, match="72 on one, 8 on another"):
+        EXPLAINERS["all_to_all"](here, **{**call, "ranks": 80})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"ranks": 12}, "8 on one, 4 on another\n  fix: use a multiple of 8"),
+        ({"top_k": 300}, "--top-k 300 is more"),
+        ({"payload": "fp9"}, "did you mean `fp8`"),
+        ({"phase": "combine", "payload": "fp8"}, "results travel in 16 bits"),
+        ({"mode": "nvlink_one_sided"}, "for `nvlink_one_sided_dispatch`\n  fix: it has"),
+        ({"ranks": 100_000}, "use at most 1024 ranks"),
+    ],
+)
+def test_an_exchange_that_cannot_be_is_refused(change, said):
+    with pytest.raises(ModelDomainError, match=said):
+        EXPLAINERS["all_to_all"](site(topology="dgx_h100"), **{**EXCHANGE, "tokens": 8, **change})
+
+
+def test_an_exchange_needs_a_topology_and_coefficients():
+    with pytest.raises(ModelDomainError, match="h100_sxm_80gb stands alone"):
+        EXPLAINERS["all_to_all"](site(), tokens=8, **EXCHANGE)
+    with pytest.raises(ModelDomainError, match="no coefficients of an exchange"):
+        EXPLAINERS["all_to_all"](site("a100_sxm", topology="dgx_a100"), tokens=8, **EXCHANGE)
 
 
 def test_a_window_bounds_what_decoding_reads():
