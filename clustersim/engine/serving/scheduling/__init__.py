@@ -1,0 +1,1 @@
+"""Blocks, queues and schedulers of a replica: which tokens a step computes."""
