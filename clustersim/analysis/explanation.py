@@ -26,7 +26,7 @@ BAR = 20  # characters of a full bar
 MOST_OTHERS = 6  # ways that lost; --json has all
 LEAST_SHOWN = 0.0005  # of the time; smaller parts share a line
 # What the bytes of a kind are, where they do not go to memory.
-RATES = {"collective": "bus bandwidth", "all_to_all": "of tokens"}
+RATES = {"collective": "bus bandwidth", "all_to_all": "of tokens", "transfer": "of copies"}
 # Times among other operators: the figure, where that is, and what differs there.
 ELSEWHERE = (
     ("training_s", "in a training step", "sustained clocks, gaps"),

@@ -139,7 +139,7 @@ KINDS = (
     ),
     Kind(
         "prefill",
-        "Causal attention over whole prompts in a serving framework, its cache written.",
+        "Causal attention over whole prompts, its cache written.",
         (
             Flag("batch", "Prompts.", default=1),
             Flag("q_len", "New tokens of a prompt.", default=REQUIRED),
@@ -167,7 +167,7 @@ KINDS = (
     ),
     Kind(
         "mla",
-        "Multi-head latent attention of DeepSeek-V3: its core, or the whole block.",
+        "Latent attention of DeepSeek-V3: core or whole block.",
         (
             Flag("phase", "Prompts or new tokens.", str, REQUIRED, choices=("prefill", "decode")),
             Flag("batch", "Sequences.", default=1),
@@ -182,7 +182,7 @@ KINDS = (
     ),
     Kind(
         "moe",
-        "The routed experts of a layer, on the rank that has most tokens.",
+        "The routed experts of a layer, on its fullest rank.",
         (
             Flag("tokens", "Of all ranks that share the experts.", default=REQUIRED),
             EXPERTS,
@@ -199,7 +199,7 @@ KINDS = (
     ),
     Kind(
         "all_to_all",
-        "One phase of the exchange of tokens between the ranks of their experts.",
+        "One phase of the exchange of tokens between experts.",
         (
             Flag(
                 *("phase", "Tokens to experts, or results back.", str, REQUIRED),
@@ -220,6 +220,23 @@ KINDS = (
             Flag("balanced", "Experts of a token lie on many ranks, not at random.", bool, False),
         ),
         on_device=False,
+        typed=False,
+    ),
+    Kind(
+        "transfer",
+        "A copy between a device, its host and NVMe drives.",
+        (
+            Flag(
+                *("direction", "From where to where.", str, REQUIRED),
+                choices=(
+                    *("host_to_device", "device_to_host", "nvme_to_host", "host_to_nvme"),
+                    *("nvme_to_device", "device_to_nvme"),
+                ),
+            ),
+            Flag("bytes", "Of the copy, as '1 GiB'.", str, REQUIRED, unit="bytes"),
+            Flag("drives", "That share it, striped.", default=1),
+            Flag("bounced", "Device and drives by way of host memory.", bool, False),
+        ),
         typed=False,
     ),
 )

@@ -30,7 +30,8 @@ ROUTED = ("--experts", "256", "--top-k", "8", "--hidden", "7168")
 LAYER = ("moe", "--device", "h100_sxm", "--tokens", "4096", *ROUTED, "--expert-ffn", "2048")
 LATENT = ("mla", "--device", "h100_sxm", "--heads", "16", "--phase", "decode", "--kv-len", "8192")
 DISPATCH = ("all_to_all", "--phase", "dispatch", "--tokens", "4096", *ROUTED, "--ranks", "32")
-SERVING = (PROMPT, DECODE, (*LATENT, "--whole"), LAYER, (*DISPATCH, *CLUSTER))
+COPY = ("transfer", "--device", "a100_pcie", "--direction", "nvme_to_device", "--bytes", "1 GiB")
+SERVING = (PROMPT, DECODE, (*LATENT, "--whole"), LAYER, (*DISPATCH, *CLUSTER), COPY)
 EACH = (GEMM, (*CORE, "--kv-heads", "8", "--causal"), PASS, (*REDUCE, *CLUSTER), *SERVING)
 
 
@@ -107,6 +108,9 @@ def test_out_holds_a_picture_and_the_document(words, tmp_path):
         ((*LATENT, "--phase", "prefill"), "give --q-len"),
         ((*LATENT, "--device", "a100", "--whole"), "no coefficients of blocks"),
         (DISPATCH, "--topology"),
+        ((*COPY, "--bytes", "1"), "has no unit"),
+        ((*COPY, "--direction", "nvme_to_devic"), "did you mean `nvme_to_device`?"),
+        ((*COPY, "--device", "h100_sxm"), "no coefficients of copies to host and drives"),
         ((*DISPATCH, *CLUSTER, "--ranks", "12"), "use a multiple of 8 ranks"),
         ((*DISPATCH, *CLUSTER, "--mode", "fast"), "--mode: `fast`"),
         ((*DISPATCH, "--topology", "dgx_a100"), "no coefficients of an exchange"),

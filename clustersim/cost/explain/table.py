@@ -15,6 +15,7 @@ from clustersim.cost.explain.mla import explain_mla
 from clustersim.cost.explain.moe import explain_moe
 from clustersim.cost.explain.prefill import explain_prefill
 from clustersim.cost.explain.record import Explanation
+from clustersim.cost.explain.transfer import explain_transfer
 
 Explainer = Callable[..., Explanation]
 EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
@@ -28,5 +29,6 @@ EXPLAINERS: Mapping[str, Explainer] = MappingProxyType(
         "mla": explain_mla,
         "moe": explain_moe,
         "all_to_all": explain_all_to_all,
+        "transfer": explain_transfer,
     }
 )

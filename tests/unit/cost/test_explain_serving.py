@@ -20,6 +20,7 @@ from clustersim.cost.compute.routing import expert_loads
 from clustersim.cost.explain.record import Explanation, Site, check_dtype
 from clustersim.cost.explain.table import EXPLAINERS
 from clustersim.cost.measured.moe_all_to_all import PAYLOAD_BYTES
+from clustersim.cost.transfers import DRIVE, LINK, transfer_s
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import group_path
 from clustersim.spec.resolve import load_device, load_profile, load_topology
@@ -231,6 +232,26 @@ def test_parts_of_an_exchange_are_its_price(
     accounts_for(found, float(exchange_s(Exchange(**rows, **flags), here.device, c)[0]))
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    direction=st.sampled_from(sorted(LINK | DRIVE)),
+    size=st.floats(1.0, 1e12),
+    drives=st.integers(1, 16),
+    bounced=st.booleans(),
+)
+def test_parts_of_a_copy_are_its_price(direction, size, drives, bounced):
+    here = site("a100_pcie")
+    drives = drives if direction in DRIVE else 1
+    bounced = bounced and direction in ("nvme_to_device", "device_to_nvme")
+    how = {"drives": drives, "bounced": bounced}
+    found = EXPLAINERS["transfer"](here, direction=direction, bytes=size, **how)
+    rows = columns(size_bytes=size, drives=drives)
+    price = transfer_s(
+        direction, **rows, device=here.device, coefficients=here.profile.transfer, bounced=bounced
+    )
+    accounts_for(found, float(price[0]))
+
+
 def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
@@ -321,6 +342,17 @@ def test_an_exchange_needs_a_topology_and_coefficients():
         EXPLAINERS["all_to_all"](site("a100_sxm", topology="dgx_a100"), tokens=8, **EXCHANGE)
 
 
+def test_a_copy_is_bound_by_its_start_the_link_or_the_drives():
+    def bound(direction: str, size: float, drives: int = 1) -> str:
+        shape = {"direction": direction, "bytes": size, "drives": drives}
+        return EXPLAINERS["transfer"](site("a100_pcie"), **shape).bound
+
+    assert bound("host_to_device", 4096.0) == "latency"
+    assert bound("host_to_device", 1e9) == "host link"
+    assert bound("nvme_to_device", 1e9) == "drives"
+    assert bound("nvme_to_device", 1e9, drives=64) == "host link"
+
+
 def test_a_window_bounds_what_decoding_reads():
     shape = {"batch": 64, "context": 65_536, "heads": 32, "kv_heads": 8, "head_dim": 128}
     found = EXPLAINERS["decode"](site(), window=4096, **shape)
@@ -342,6 +374,7 @@ def test_a_cache_of_a_datatype_that_was_not_measured_is_confessed():
 
 
 CORE = {"heads": 32, "head_dim": 128}
+COPY = {"direction": "host_to_device", "bytes": 1e6}
 LATENT = {"phase": "prefill", "heads": 16, "q_len": 8}
 LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn": 2048}
 
@@ -359,6 +392,10 @@ LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn":
         ("mla", {"phase": "prefill", "heads": 16, "q_len": 8, "kv_len": 4}, "below --q-len"),
         ("mla", {**LATENT, "kv_dtype": "int8"}, "for `int8`\n  fix: it has: bf16, fp8"),
         ("mla", {**LATENT, "whole": True, "gemm_dtype": "fp8_blok"}, "mean `fp8_block`"),
+        ("transfer", {**COPY, "direction": "host_to_hos"}, "did you mean"),
+        ("transfer", {**COPY, "bytes": 0.0}, "at least one byte"),
+        ("transfer", {**COPY, "drives": 2}, "meets no drive"),
+        ("transfer", {**COPY, "bounced": True}, "not host_to_device"),
         ("moe", {**LAYER, "expert_parallel": 7}, "--expert-parallel 7 does not divide --experts"),
         ("moe", {**LAYER, "tensor_parallel": 3}, "does not divide --expert-ffn 2048"),
         ("moe", {**LAYER, "top_k": 300}, "--top-k 300 is more than --experts 256"),
@@ -370,7 +407,7 @@ LAYER = {"tokens": 64, "experts": 256, "top_k": 8, "hidden": 7168, "expert_ffn":
 )
 def test_what_cannot_be_is_refused_with_what_was_seen(kind, shape, said):
     with pytest.raises(ModelDomainError, match=said):
-        EXPLAINERS[kind](site(), **shape)
+        EXPLAINERS[kind](site("a100_pcie" if kind == "transfer" else "h100_sxm"), **shape)
 
 
 def test_arithmetic_that_no_kernel_of_prompts_has_is_refused():
@@ -385,6 +422,7 @@ def test_arithmetic_that_no_kernel_of_prompts_has_is_refused():
         ("prefill", {"q_len": 8, **CORE}),
         ("mla", LATENT),
         ("moe", LAYER),
+        ("transfer", COPY),
     ],
 )
 def test_a_device_without_coefficients_says_which_it_has(kind, shape):
