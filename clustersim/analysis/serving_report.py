@@ -148,12 +148,14 @@ def serving_headline(document: Document) -> str:
         f"{format_count(requests['finished'])} requests",
         f"{_places(document)}; {_bound(document['bound'])}",
     ]
+    last = []
+    if (load := document["bound"]["load"]) is not None:
+        grows = ": the queue grows" if load > FULL else ""
+        last.append(f"offered load {format_fixed(load, 2)} of capacity{grows}")
     if (good := document.get("goodput")) is not None:
-        lines.append(
-            f"goodput {format_percent(good['fraction'])} of the requests keep the SLO, "
-            f"{_rate(good['requests_per_s'])} requests/s"
-        )
-    return "\n".join(lines)
+        kept = f"{format_percent(good['fraction'])} of the requests keep the SLO"
+        last.append(f"{kept} ({_rate(good['requests_per_s'])} requests/s)")
+    return "\n".join([*lines, "; ".join(last)] if last else lines)
 
 
 def _places(document: Document) -> str:
@@ -163,11 +165,9 @@ def _places(document: Document) -> str:
 
 
 def _bound(bound: Mapping[str, Any]) -> str:
-    text = f"bound by {bound['by']} ({format_percent(bound['share'])} of the time)"
-    if (load := bound["load"]) is None:
-        return text
-    grows = ": the queue grows" if load > FULL else ""
-    return f"{text}; offered load {format_fixed(load, 2)} of capacity{grows}"
+    is_share = bound["by"] in bound["shares"]
+    share = f" ({format_percent(bound['share'])} of the time)" if is_share else ""
+    return f"bound by {bound['by']}{share}"
 
 
 def _rate(value: float) -> str:
@@ -244,7 +244,7 @@ def _batch(document: Document, console: Console) -> None:
         "prefix hits", f"{format_percent(document['prefix_hit_fraction'])} of prompt tokens"
     )
     if (imbalance := document.get("expert_imbalance")) is not None:
-        fullest = f"fullest GPU {format_fixed(imbalance, 2)} of the mean"
+        fullest = f"the fullest GPU has {format_fixed(imbalance, 2)} of the mean"
         table.add_row("expert imbalance", fullest)
     console.print(table)
 

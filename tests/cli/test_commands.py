@@ -81,7 +81,7 @@ def small(tmp_path, monkeypatch):
     ids=["itself", "extended", "linked"],
 )
 def test_out_never_replaces_what_the_run_reads(small, monkeypatch, words, others):
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("refused too late")
 
     monkeypatch.setattr("clustersim.run.simulate", never)
@@ -107,7 +107,7 @@ def test_empty_out_is_bad_input(small, command):
 
 
 def test_out_that_cannot_be_written_is_told_before_the_run(monkeypatch):
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("refused too late")
 
     monkeypatch.setattr("clustersim.run.simulate", never)
@@ -157,7 +157,7 @@ def test_wrong_input_is_exit_code_2_and_names_what_is_wrong(words, said):
 
 
 def test_our_bug_is_exit_code_3_without_a_traceback(monkeypatch):
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("wheels came off")
 
     monkeypatch.setattr("clustersim.run.simulate", broken)

@@ -77,7 +77,7 @@ def test_workers_do_not_outlive_the_program(number, code):
 
 
 def test_ctrl_c_during_a_command_is_one_line(monkeypatch):
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("clustersim.run.simulate", interrupted)
