@@ -16,6 +16,7 @@ from clustersim.cost.explain.parts import (
     Cause,
     Price,
     bound_of,
+    cache_notes,
     column,
     endless_arithmetic,
     endless_memory,
@@ -129,7 +130,7 @@ def explain_decode(
             "l2_hit_fraction": 1.0 - float(warm.memory_s[0] / cold.memory_s[0]),
         },
         hints=_hints(site, shapes, cache, found),
-        notes=tuple(stand_in_notes(cache, used.split("_")[0])),
+        notes=(*stand_in_notes(cache, used.split("_")[0]), *cache_notes(found)),
     )
 
 

@@ -24,6 +24,7 @@ from clustersim.cost.explain.parts import (
     Cause,
     Roofs,
     bound_of,
+    cache_notes,
     column,
     endless_arithmetic,
     endless_memory,
@@ -188,6 +189,7 @@ def explain_mla(
         trust_in(site.profile, group, [*names, group]),
     )
     facts, notes = _facts(site, call)
+    notes = (*notes, *cache_notes(found))
     return replace(found, facts=facts, hints=_hints(site, call, found), notes=notes)
 
 

@@ -17,6 +17,7 @@ from clustersim.cost.explain.parts import (
     TRAFFIC,
     Roofs,
     bound_of,
+    cache_notes,
     column,
     endless_arithmetic,
     endless_memory,
@@ -163,7 +164,8 @@ def explain_moe(
         terms,
         trust_in(site.profile, "moe", names),
     )
-    return replace(found, facts=_facts(layer, loads), hints=_hints(site, layer, found))
+    facts, hints = _facts(layer, loads), _hints(site, layer, found)
+    return replace(found, facts=facts, hints=hints, notes=tuple(cache_notes(found)))
 
 
 def _check(experts: int, top_k: int, exponent: float) -> None:

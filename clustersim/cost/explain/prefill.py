@@ -24,6 +24,7 @@ from clustersim.cost.explain.parts import (
     Cause,
     Price,
     bound_of,
+    cache_notes,
     column,
     endless_arithmetic,
     endless_memory,
@@ -148,7 +149,7 @@ def explain_prefill(
             "traffic_s": float(times.memory_s[0]),
         },
         hints=_hints(site, shapes, cache, found),
-        notes=tuple(stand_in_notes(section, used)),
+        notes=(*stand_in_notes(section, used), *cache_notes(found)),
     )
 
 

@@ -353,6 +353,13 @@ def test_a_copy_is_bound_by_its_start_the_link_or_the_drives():
     assert bound("nvme_to_device", 1e9, drives=64) == "host link"
 
 
+def test_a_cache_that_stays_in_l2_is_said_to_be_faster_than_memory():
+    call = {"batch": 64, "heads": 8, "head_dim": 128}
+    for context, is_faster in ((256, True), (65_536, False)):
+        found = EXPLAINERS["decode"](site("l40s"), context=context, **call)
+        assert any("in L2" in note for note in found.notes) is is_faster
+
+
 def test_a_window_bounds_what_decoding_reads():
     shape = {"batch": 64, "context": 65_536, "heads": 32, "kv_heads": 8, "head_dim": 128}
     found = EXPLAINERS["decode"](site(), window=4096, **shape)
