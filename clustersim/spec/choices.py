@@ -1,9 +1,9 @@
 """What a later layer leaves of an earlier one where it takes another choice.
 
 Layers merge field by field: a file over the one it extends, ``--set`` over both. Some fields
-belong to one choice alone, as a rate does to Poisson arrivals. Where a later layer replaces the
-choice, such fields of earlier layers mean nothing any more and are left out; stated in the same
-layer they stay, and are refused as the mistakes that they are.
+belong to one choice alone, as a rate does to Poisson arrivals. Where a later layer states the
+choice, such fields of earlier files mean nothing any more and are left out. Stated in the same
+file, or both by ``--set``, they stay, and are refused as the mistakes that they are.
 """
 
 from __future__ import annotations
@@ -18,41 +18,39 @@ from clustersim.spec.workload import KINDS_OF
 ARRIVALS: Path_ = ("workload", "arrivals")
 OF_A_TRACE: tuple[Path_, ...] = (("workload", "trace"), ("workload", "format"))
 NOT_OF_A_TRACE: tuple[Path_, ...] = (("workload", "lengths"), ("workload", "prefixes"))
-EXTENDED, FILE, OVERRIDE = range(3)
 
 
-def without_replaced(document: Document) -> Document:
-    """Leave out fields that only a replaced kind of arrivals used.
+def without_replaced(base: Document, top: Document) -> Document:
+    """Leave out of a scenario what the kind of arrivals stated over it has no use for.
 
     Parameters
     ----------
-    document : Document
-        Of a serving scenario, all layers merged.
+    base, top : Document
+        The earlier layer, and the one that will be laid over it.
+
+    Returns
+    -------
+    Document
+        The earlier layer, or what is left of it.
     """
-    kind_layer = _layer(document, (*ARRIVALS, "kind"))
-    for path in _unused(document.get((*ARRIVALS, "kind"))):
-        if document.get(path) is not None and _layer(document, path) < kind_layer:
-            document = _without(document, path)
-    return document
+    kind = top.get((*ARRIVALS, "kind"))
+    for path in _unused(kind) if isinstance(kind, str) else ():
+        if base.get(path) is not None and not _is_override(base, path):
+            base = _without(base, path)
+    return base
 
 
-def _unused(kind: Any) -> Iterator[Path_]:
+def _unused(kind: str) -> Iterator[Path_]:
     """Fields that a kind of arrivals has no use for."""
     yield from ((*ARRIVALS, name) for name, kinds in KINDS_OF.items() if kind not in kinds)
     yield from NOT_OF_A_TRACE if kind == "trace" else OF_A_TRACE
 
 
-def _layer(document: Document, path: Path_) -> int:
-    """The last layer that states a field or a part of it."""
+def _is_override(document: Document, path: Path_) -> bool:
+    """Whether a field or a part of it was set on the command line."""
     depth = len(path)
-    marks = [mark for at, mark in document.marks.items() if at[:depth] == path]
-    return max((_layer_of(mark.file, document.file) for mark in marks), default=EXTENDED)
-
-
-def _layer_of(file: str, own: str) -> int:
-    if file.startswith("--set "):
-        return OVERRIDE
-    return FILE if file == own else EXTENDED
+    marks = (mark for at, mark in document.marks.items() if at[:depth] == path)
+    return any(mark.file.startswith("--set ") for mark in marks)
 
 
 def _without(document: Document, path: Path_) -> Document:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from clustersim.errors import Problem, SpecError
+from clustersim.spec.choices import without_replaced
 from clustersim.spec.documents import (
     Document,
     Mark,
@@ -173,12 +174,13 @@ def overlay(base: Document, top: Document, kind: Kind) -> Document:
     """Merge mappings, `top` first; everything else that `top` holds replaces.
 
     A mapping in `top` over a reference in `base` that is a word starts from what the word names,
-    unless it extends something itself.
+    unless it extends something itself. What only a choice used that `top` replaces is left out.
     """
     references = REFERENCES.get(kind, _NO_REFERENCES)
     if kind == "scenario":
         inner = {("cluster", *path): there for path, there in _TOPOLOGY_REFERENCES.items()}
         references = {**references, **inner}
+        base = without_replaced(base, top)
     marks = dict(base.marks)
     marks[()] = top.mark(())
     data = _merged(base.data, top.data, (), (marks, top.marks, references))

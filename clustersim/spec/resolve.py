@@ -18,7 +18,6 @@ from ruamel.yaml import YAML
 from clustersim.errors import Problem, SpecError
 from clustersim.spec.base import Record
 from clustersim.spec.checks import check_scenario, find_conflicts
-from clustersim.spec.choices import without_replaced
 from clustersim.spec.device import Device
 from clustersim.spec.documents import Document, Path_
 from clustersim.spec.findings import Checked
@@ -126,7 +125,6 @@ def _kind(document: Document) -> str:
 
 
 def _load_serving(document: Document) -> tuple[ServingScenario, Checked]:
-    document = without_replaced(document)
     scenario = _with_defaults_of_device(validate(ServingScenario, document), document)
     checked = check_serving(scenario, document)
     if checked.problems:
