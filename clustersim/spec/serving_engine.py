@@ -19,6 +19,9 @@ class HostCosts(Record):
 
     step: Seconds = Field(ge=0, description="scheduling, inputs and outputs of one iteration")
     sequence: Seconds = Field(ge=0, description="of each sequence of an iteration")
+    gap: Seconds = Field(
+        default=0.0, ge=0, description="idle GPU between steps though the host runs ahead"
+    )
     launch: Seconds = Field(ge=0, description="of a kernel where no graph was captured")
     basis: Literal["fitted", "assumed"]
     evidence: str = Field(description="what it was fitted to, or why it was assumed")
@@ -74,6 +77,11 @@ class ServingEngine(Record):
     async_scheduling: bool = Field(description="the host prepares a step while the last one runs")
     custom_all_reduce: bool = Field(
         default=True, description="one-shot and two-shot kernels for small messages in a node"
+    )
+    generated_experts: tuple[str, ...] = Field(
+        default=(),
+        description="formats of experts for which small batches run generated kernels "
+        "(TensorRT-LLM's, on Blackwell)",
     )
     kv_dtype_of_8_bit_weights: Literal["bf16", "fp8"] = Field(
         default="bf16", description="KV cache where weights have 8 or 4 bits and nothing is said"

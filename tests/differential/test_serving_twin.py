@@ -16,9 +16,11 @@ names = st.sampled_from(sorted(FLAGS))
 def loads(draw, most=14):
     """Few requests: open or closed, alone or in turns, with or without common beginnings."""
     n = draw(st.integers(1, most))
-    prompts = [draw(st.integers(1, 60)) for _ in range(n)]
-    answers = [draw(st.integers(1, 20)) for _ in range(n)]
-    arrivals = np.cumsum([draw(st.sampled_from([0.0, 0.001, 0.004, 0.03])) for _ in range(n)])
+    longest = draw(st.sampled_from([8, 60]))
+    prompts = [draw(st.integers(1, longest)) for _ in range(n)]
+    answers = [draw(st.integers(1, 68 - longest)) for _ in range(n)]
+    gaps_s = draw(st.sampled_from([[0.0], [0.0, 0.001], [0.0, 0.004, 0.03, 0.3]]))
+    arrivals = np.cumsum([draw(st.sampled_from(gaps_s)) for _ in range(n)])
     closed = draw(st.integers(0, 4))
     after = np.full(n, -1)
     if draw(st.booleans()):
@@ -67,7 +69,9 @@ def policies(draw):
         "sequences": draw(st.integers(1, 8)),
         "graph_mixed": draw(st.integers(0, 1)),
         "asynchronous": draw(st.integers(0, 1)),
+        "gap_s": draw(st.sampled_from([0.0, 0.4e-3])),
         "step_s": draw(st.sampled_from([0.0, 0.002])),
+        "gap_s": draw(st.sampled_from([0.0, 0.0004])),
         "sequence_s": draw(st.sampled_from([0.0, 0.0003])),
         "launch_s": draw(st.sampled_from([0.0, 0.003])),
         "stages": draw(st.sampled_from([1, 1, 2])),
@@ -80,12 +84,21 @@ def policies(draw):
         changed["chunked"] = draw(st.integers(0, 1))
         if name == "vllm_v0":
             changed["mixed"] = changed["chunked"]
-    if name != "static" and draw(st.booleans()):
+    if name == "sglang":
+        changed["reserve_start"] = draw(st.sampled_from([0.7, 0.1]))
+        changed["reserve_step"] = draw(st.sampled_from([0.001, 0.03]))
+    if name != "static" and draw(st.integers(0, 3)) == 0:
         changed["drafted"] = draw(st.integers(1, 3))
         changed["accepted"] = 1.0 + draw(st.sampled_from([0.0, 0.3, 0.75, 1.0]))
-    if draw(st.booleans()):
+    if draw(st.integers(0, 3)) == 0:
         changed |= {"window_tokens": 10, "window": 0.5, "state": draw(st.sampled_from([0.0, 1.5]))}
     return name, policy_of(name, **changed)
+
+
+def _least_capacity(load, policy):
+    """Units of the longest request, so that nearly every load runs and few fit together."""
+    longest = int((load.input_tokens + load.output_tokens).max())
+    return (policy.full + policy.window) * (longest // policy.block_tokens + 1) + policy.state
 
 
 def _played(run):
@@ -101,11 +114,12 @@ def _played(run):
 @given(
     load=loads(),
     chosen=policies(),
-    capacity=st.sampled_from([40.0, 60.0, 90.0, 1000.0]),
-    ranks=st.integers(1, 3),
+    spare=st.sampled_from([0.0, 3.0, 10.0, 20.0, 1000.0]),
+    ranks=st.sampled_from([1, 1, 1, 2, 3]),
 )
-def test_the_replica_is_its_plain_twin(load, chosen, capacity, ranks):
+def test_the_replica_is_its_plain_twin(load, chosen, spare, ranks):
     (name, policy), load = chosen, _numbered(load)
+    capacity = _least_capacity(load, policy) + spare
     prices = uneven_prices(draws=3)
     replica = replica_of(load, policy, capacity, ranks, prices)
     twin = Twin(name, load, capacity, ranks, prices, policy)
@@ -125,3 +139,4 @@ def test_the_replica_is_its_plain_twin(load, chosen, capacity, ranks):
     for rank, twin_rank in enumerate(twin.ranks):
         assert replica.ranks.free[rank] == pytest.approx(twin_rank.pool.free, abs=1e-6)
         assert replica.cache.idle[rank] == len(twin_rank.pool.idle)
+        assert replica.ranks.reserve[rank] == pytest.approx(twin_rank.share, abs=1e-9)

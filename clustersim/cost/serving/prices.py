@@ -43,13 +43,13 @@ FUSED_SCALES = ("fp8", "int8", "nvfp4", "mxfp4")
 # itself: their coefficients with the bytes of the format. Engines run the fastest.
 EXPERT_KERNELS = {
     "fp16": ("bf16",),
-    "fp8": ("fp8_block", "nvfp4_min_latency"),
-    "fp8_block": ("fp8", "nvfp4_min_latency"),
-    "nvfp4": ("nvfp4_min_latency",),
+    "fp8": ("fp8_block",),
+    "fp8_block": ("fp8",),
     "w4a16_int": ("w4a16_mxfp4", "bf16"),
     "w4a16_mxfp4": ("w4a16_int", "bf16"),
-    "w4a8_mxfp4_mxfp8": ("nvfp4_min_latency", "fp8"),
+    "w4a8_mxfp4_mxfp8": ("fp8",),
 }
+GENERATED = "nvfp4_min_latency"  # generated kernels, measured in this format alone
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def price_iteration(
         loads = load_table(
             all_tokens, layers.experts, scenario.routing, layers.ranks, scenario.run.seed, counts
         )
-        draws_s = experts_s(layers, loads, site)
+        draws_s = experts_s(layers, loads, site, scenario.engine.generated_experts)
         imbalance = loads.imbalance.mean(axis=0)
         all_s = _varied(all_s, draws_s, scenario)
     every = nodes(sequences)
@@ -254,7 +254,9 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, custom: bool) -> Arr
     return collective_s(exchange.collective, sizes, path, site.links)
 
 
-def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
+def experts_s(
+    layers: ExpertLayers, loads: LoadTable, site: Site, generated: tuple[str, ...]
+) -> Array:
     """Time of all layers of experts with the fastest kernel of each batch, (draws, tokens). [s]"""
     one = np.ones_like(loads.tokens)
     shape = ExpertShape(
@@ -264,7 +266,8 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
         gated=np.full(one.size, layers.gated),
     )
     draws_s = np.full((loads.routed.shape[0], one.size), np.inf)
-    for dtype, profile in expert_kernels(layers.dtype, site.device, site.profile):
+    kernels = expert_kernels(layers.dtype, site.device, site.profile, generated)
+    for dtype, profile in kernels:
         row = moe_row(site.device, profile, dtype)
         computed = profile.moe[dtype].computed
         for draw in range(draws_s.shape[0]):
@@ -273,7 +276,9 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site) -> Array:
     return layers.count * draws_s
 
 
-def expert_kernels(dtype: str, device: Device, profile: Profile) -> list[tuple[str, Profile]]:
+def expert_kernels(
+    dtype: str, device: Device, profile: Profile, generated: tuple[str, ...]
+) -> list[tuple[str, Profile]]:
     """Kernels that a device has for experts of a format: its name, and a profile that prices it.
 
     Weights are cold: no layer finds its own in L2 when it runs again.
@@ -288,7 +293,10 @@ def expert_kernels(dtype: str, device: Device, profile: Profile) -> list[tuple[s
         dtype = "w4a8_mxfp4_mxfp8" if wide else "w4a16_mxfp4"
     elif dtype in ("fp16", "int8", "w8a16_int"):
         dtype = "bf16"
-    known = [key for key in (dtype, *EXPERT_KERNELS.get(dtype, ())) if key in profile.moe]
+    names = [dtype, *EXPERT_KERNELS.get(dtype, ())]
+    if dtype in generated:
+        names.append(GENERATED)
+    known = [key for key in names if key in profile.moe]
     if not known and "bf16" in profile.moe:
         known = ["bf16"]
     if not known:

@@ -195,7 +195,7 @@ def book_step(
         launch_s = policy.launch_s - gpu_s
     host_s = policy.step_s + policy.sequence_s * sequences
     if policy.asynchronous:
-        host_s = max(0.0, host_s - gpu_s - launch_s)
+        host_s = policy.gap_s + max(0.0, host_s - gpu_s - launch_s)
     totals = tally.totals
     tally.token_steps[most] += 1
     tally.all_steps[everyone] += 1
@@ -224,7 +224,7 @@ def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) ->
         for place in range(ranks.active[rank]):
             request = ranks.running[rank, place]
             known = load.input_tokens[request] + progress.made[request]
-            if progress.made[request] == 0 or progress.done[request] + 1 != known:
+            if progress.made[request] <= 1 or progress.done[request] + 1 != known:
                 return 0
             if ranks.give[rank, place] == 0:  # it has only just been moved here
                 return 0

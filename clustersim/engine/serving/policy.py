@@ -88,6 +88,7 @@ def build_policy(
         graph_mixed=int(engine.graphs_of_prompts),
         asynchronous=int(engine.async_scheduling),
         step_s=engine.host.step,
+        gap_s=engine.host.gap,
         sequence_s=engine.host.sequence,
         launch_s=engine.host.launch * kernels,
         stages=scenario.parallelism.pipeline_parallel,

@@ -191,7 +191,9 @@ class Twin:
             device_s = max(device_s, policy.launch_s)
         batch = max(len(rank.running) for rank in self.ranks)
         host_s = policy.step_s + policy.sequence_s * batch
-        return float(max(device_s, host_s) if policy.asynchronous else device_s + host_s)
+        if policy.asynchronous:  # the host is a step ahead, but for a gap
+            return float(max(device_s, host_s) + policy.gap_s)
+        return float(device_s + host_s)
 
     def _draw(self) -> int:
         draws = int(self.prices.all_token_s.shape[0])

@@ -128,6 +128,7 @@ class Policy(NamedTuple):
     graph_mixed: int
     asynchronous: int
     step_s: float
+    gap_s: float
     sequence_s: float
     launch_s: float  # all launches of an iteration without a graph
     stages: int
