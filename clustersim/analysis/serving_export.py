@@ -162,9 +162,7 @@ def write_serving(
 
     count = run.answered.made.size
     shown = min(count, MOST_REQUESTS)
-    holds = (
-        f"samples of replica 0; requests 0 to {shown - 1:,} of {count:,}" if shown else "nothing"
-    )
+    holds = f"samples of replica 0; the first {shown:,} of {count:,} requests"
 
     def write(draft: Path) -> None:
         write_json(document, draft / "metrics.json")

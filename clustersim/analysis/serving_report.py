@@ -154,7 +154,7 @@ def serving_headline(document: Document) -> str:
         last.append(f"offered load {format_fixed(load, 2)} of capacity{grows}")
     if (good := document.get("goodput")) is not None:
         kept = f"{format_percent(good['fraction'])} of the requests keep the SLO"
-        last.append(f"{kept} ({_rate(good['requests_per_s'])} requests/s)")
+        last.append(f"{kept} ({_rate(good['requests_per_s'])}/s)")
     return "\n".join([*lines, "; ".join(last)] if last else lines)
 
 
