@@ -83,6 +83,9 @@ class ServingEngine(Record):
         description="formats of experts for which small batches run generated kernels "
         "(TensorRT-LLM's, on Blackwell)",
     )
+    shared_expert_stream: int | None = Field(
+        default=None, gt=0, description="most tokens whose shared experts run beside routed ones"
+    )
     kv_dtype_of_8_bit_weights: Literal["bf16", "fp8"] = Field(
         default="bf16", description="KV cache where weights have 8 or 4 bits and nothing is said"
     )

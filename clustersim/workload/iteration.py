@@ -26,7 +26,7 @@ SAMPLING_PASSES = 4.0  # logits are read and written: temperature, softmax, cumu
 
 @dataclass(frozen=True)
 class Product:
-    """A matrix product [rows, k] x [k, n]."""
+    """A matrix product [rows, k] x [k, n]; `shared` ones may run beside the routed experts."""
 
     name: str
     n: int
@@ -34,6 +34,7 @@ class Product:
     dtype: str
     count: float
     rows: Rows = "tokens"
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,8 +207,8 @@ def _mlp_products(model: Model, shards: Shards, dtype: str) -> list[Product]:
     if model.experts.shared_experts:
         width = max(1, model.experts.shared_experts * model.experts.expert_ffn // tp)
         found += [
-            Product("shared expert up", branches * width, hidden, dtype, count),
-            Product("shared expert down", hidden, width, dtype, count),
+            Product("shared expert up", branches * width, hidden, dtype, count, shared=True),
+            Product("shared expert down", hidden, width, dtype, count, shared=True),
         ]
     return found
 
@@ -227,10 +228,10 @@ def _passes(model: Model, shards: Shards) -> list[Pass]:
     if model.experts is not None and model.experts.shared_experts:
         shared = model.experts.shared_experts * model.experts.expert_ffn / tp
         widths.append((shared, float(model.expert_layers)))
-    for width, count in widths:
-        read = 2.0 if model.gated_mlp else 1.0
-        activation = "gated" if model.gated_mlp else "activation"
-        found.append(Pass("activation", activation, (read + 1.0) * width * HIDDEN_BYTES, count))
+    moved = 3.0 if model.gated_mlp else 2.0  # rows read and written
+    activation = "gated" if model.gated_mlp else "activation"
+    for each, count in widths:
+        found.append(Pass("activation", activation, moved * each * HIDDEN_BYTES, count))
     found.append(Pass("embedding", "embedding", 2.0 * hidden * HIDDEN_BYTES, 1.0))
     logits = model.padded_vocab * LOGIT_BYTES * SAMPLING_PASSES
     found.append(Pass("sampling", "stream", logits, SAMPLING_PASSES, "sequences"))

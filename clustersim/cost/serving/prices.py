@@ -148,6 +148,10 @@ def price_iteration(
         draws_s = experts_s(layers, loads, site, scenario.engine.generated_experts)
         imbalance = loads.imbalance.mean(axis=0)
         all_s = _varied(all_s, draws_s, scenario)
+        routed_s = np.interp(tokens * ranks, all_tokens, draws_s.mean(axis=0))
+        beside = tokens <= (scenario.engine.shared_expert_stream or 0)
+        shared_s = _shared_s(iteration, site, tokens)
+        token_s[0] -= np.where(beside, np.minimum(shared_s, routed_s), 0.0)
     every = nodes(sequences)
     sequence_s = np.zeros((len(PARTS), every.size))
     _add_rows(sequence_s, iteration, site, every, "sequences", custom)
@@ -221,6 +225,15 @@ def _add_rows(
         if exchange.rows == kind:
             part = "all_reduce" if exchange.group == "tp" else "exchange"
             out[PARTS.index(part)] += exchange.count * exchange_s(exchange, site, rows, custom)
+
+
+def _shared_s(iteration: Iteration, site: Site, rows: Array) -> Array:
+    """Time of the products of shared experts, all layers. [s]"""
+    total_s = np.zeros(rows.size)
+    for product in iteration.products:
+        if product.shared:
+            total_s += product.count * product_s(product, site, rows)
+    return total_s
 
 
 def product_s(product: Product, site: Site, rows: Array) -> Array:
