@@ -5,7 +5,8 @@
 
 Three kinds of blocks are filled; what stands between their marks is generated:
 
-- ``answer`` in README.md: the report of `clustersim run scenarios/175b_12k_gpus.yaml`;
+- ``answer ARGUMENTS`` in any page: the report of `clustersim run ARGUMENTS`, without arguments of
+  `scenarios/175b_12k_gpus.yaml`;
 - ``validation`` in README.md: errors of `clustersim validate` by source;
 - ``headline ARGUMENTS`` in any page: the first lines of `clustersim run ARGUMENTS`.
 
@@ -29,7 +30,9 @@ from pathlib import Path
 from rich.console import Console
 
 from clustersim.analysis.report import headline, print_report
-from clustersim.run import simulate
+from clustersim.analysis.serving_report import print_serving_report, serving_headline
+from clustersim.run import Result, simulate
+from clustersim.run.serving import ServingResult
 from clustersim.spec.resolve import load_scenario
 from clustersim.validate.entries import Entry
 from clustersim.validate.predictor import SimulatorPredictor
@@ -38,7 +41,7 @@ from clustersim.validate.summary import summary_row
 from clustersim.validate.table import percent, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
-ANSWER = "scenarios/175b_12k_gpus.yaml"
+ANSWER = "175b_12k_gpus"
 CASES = ROOT / "validation" / "cases"
 CASE_TABLE = ROOT / "validation" / "README.md"
 WIDTH = 100  # columns of a report
@@ -57,25 +60,34 @@ EVIDENCE = {"held_out": "held out", "calibrated": "calibrated"}
 COLUMNS = ("source", "evidence", "what", "cases", "median", "mean", "p90", "bias", "outside")
 
 
-def answer(source: str) -> str:
-    """The report of a scenario, without the line about the engine's own speed."""
-    document = simulate(load_scenario(ROOT / source)).document
-    text = io.StringIO()
-    print_report(document, Console(file=text, width=WIDTH, color_system=None))
-    speed = f"{document['engine']} engine: "
-    lines = [line.rstrip() for line in text.getvalue().splitlines() if not line.startswith(speed)]
-    return fenced("\n".join(lines))
-
-
 @cache
-def first_lines(arguments: str) -> str:
-    """The first lines that `clustersim run` prints for these arguments."""
+def simulated(arguments: str, what_ifs: bool) -> Result | ServingResult:
+    """What `clustersim run` simulates for these arguments."""
     parser = argparse.ArgumentParser(prog="clustersim run")
     parser.add_argument("scenario")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args(shlex.split(arguments))
-    scenario = load_scenario(given.scenario, tuple(given.set))
-    return fenced(headline(simulate(scenario, what_ifs=False).document))
+    return simulate(load_scenario(given.scenario, tuple(given.set)), what_ifs)
+
+
+def answer(arguments: str) -> str:
+    """The report of a scenario, without the line about the engine's own work."""
+    result, text = simulated(arguments, True), io.StringIO()
+    console = Console(file=text, width=WIDTH, color_system=None)
+    if isinstance(result, Result):
+        print_report(result.document, console)
+    else:
+        print_serving_report(result.document, console, result.series)
+    speed = f"{result.document['engine']} engine: "
+    lines = [line.rstrip() for line in text.getvalue().splitlines() if not line.startswith(speed)]
+    return fenced("\n".join(lines))
+
+
+def first_lines(arguments: str) -> str:
+    """The first lines that `clustersim run` prints for these arguments."""
+    result = simulated(arguments, False)
+    write = headline if isinstance(result, Result) else serving_headline
+    return fenced(write(result.document))
 
 
 def fenced(text: str) -> str:
@@ -135,7 +147,7 @@ def filled(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         makers: dict[str, Callable[[], str]] = {
-            "answer": lambda: answer(ANSWER),
+            "answer": lambda: answer(match["arguments"].strip() or ANSWER),
             "validation": validation,
             "headline": lambda: first_lines(match["arguments"].strip()),
         }

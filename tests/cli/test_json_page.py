@@ -16,7 +16,7 @@ from clustersim.validate.entries import Entry, Fit
 from tests.cli.test_commands import invoke
 
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
-OPEN = ("by_op",)  # keys below are names of ops
+OPEN = ("by_op", "shares")  # keys below are names of ops, or words
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def keys(value: Any) -> Iterator[str]:
                 yield from keys(entry)
 
 
-@pytest.mark.parametrize("scenario", ["smallest", "straggler_175b"])
+@pytest.mark.parametrize("scenario", ["smallest", "straggler_175b", "serve_8b_small_gpu"])
 def test_every_key_of_a_run_is_explained(named, scenario):
     document = json.loads(invoke("run", scenario, "--json").stdout)
     assert set(keys(document)) - named == set()
@@ -45,6 +45,14 @@ def test_every_file_and_column_is_explained(named, tmp_path):
     invoke("run", "smallest", "--out", str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} - named == set()
     for table in ("program.parquet", "timeline.parquet"):
+        assert set(pq.read_schema(tmp_path / table).names) - named == set()
+
+
+def test_every_file_and_column_of_a_serving_run_is_explained(named, tmp_path):
+    words = ("--set", "workload.requests=20")
+    invoke("run", "serve_8b_small_gpu", *words, "--out", str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} - named == set()
+    for table in ("requests.parquet", "series.parquet"):
         assert set(pq.read_schema(tmp_path / table).names) - named == set()
 
 
