@@ -246,6 +246,7 @@ def product_s(product: Product, site: Site, rows: Array) -> Array:
         product.dtype,
         site.device,
         site.profile,
+        sustained=True,
         most_sets=MANY_SETS,
         arrives_quantised=quantised,
     )
