@@ -16,7 +16,7 @@ from clustersim.cli.validate import validate_command
 
 app = typer.Typer(
     name="clustersim",
-    help="What a GPU cluster would do with a training run: speed, time, memory, stragglers.",
+    help="What a GPU cluster would do with a training run or a serving load: speed, memory, waits.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
