@@ -221,10 +221,16 @@ def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) ->
             return 0
         if ranks.active[rank] > policy.budget:
             return 0
+        if ranks.waiting[rank] > 0 and policy.caching:
+            head = ranks.head[rank]
+            known = load.input_tokens[head] + progress.made[head]
+            # what it finds of its own shrinks, and with it what its first chunk asks for
+            if progress.ghost[head] > 0.0 and known > policy.budget - ranks.active[rank]:
+                return 0
         for place in range(ranks.active[rank]):
             request = ranks.running[rank, place]
             known = load.input_tokens[request] + progress.made[request]
-            if progress.made[request] <= 1 or progress.done[request] + 1 != known:
+            if progress.made[request] == 0 or progress.done[request] + 1 != known:
                 return 0
             if ranks.give[rank, place] == 0:  # it has only just been moved here
                 return 0
@@ -282,7 +288,7 @@ def advance_quietly(
                 new = policy.full * crossing[rank, taken % policy.block_tokens]
                 ranks.free[rank] -= new
                 ranks.allocated[rank] += new
-            if not policy.mixed:
+            if not policy.mixed and n > 0:
                 lower = ranks.reserve[rank] - policy.reserve_step
                 ranks.reserve[rank] = max(policy.reserve_least, lower)
         tally.totals[3] += attention_s - sum_s / count
@@ -455,7 +461,7 @@ def advance(
     clock, counters, taken = tally.clock, tally.counters, 0
     while taken < most_steps and clock[0] < until_s:
         admit_arrivals(load, progress, ranks, tally)
-        given, preempted = 0, counters[3]
+        given, preempted, running = 0, counters[3], decoding_sequences(ranks)
         for rank in range(ranks.active.size):
             schedule(rank, load, progress, ranks, cache, policy, tally)
             for place in range(ranks.active[rank]):
@@ -480,7 +486,7 @@ def advance(
         for rank in range(ranks.active.size):
             hand_out(rank, clock[0], load, progress, ranks, cache, policy, tally)
         calm = finished == counters[1] and preempted == counters[3]
-        if calm and given == decoding_sequences(ranks):
+        if calm and given == running and running == decoding_sequences(ranks):
             quiet = min(quiet_steps(load, progress, ranks, policy), most_steps - taken)
             if quiet > 0:
                 taken += advance_quietly(
