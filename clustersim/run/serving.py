@@ -215,7 +215,9 @@ def misfit(memory: ReplicaMemory) -> str:
 
 def _tables(scenario: ServingScenario, prices: IterationPrices) -> Prices:
     """Prices summed over their parts, as the replica reads them."""
-    attention = prices.attention
+    attention, drafts = prices.attention, 1.0
+    if (speculation := scenario.speculation) is not None:  # drafting attends in its own layers
+        drafts += speculation.draft_tokens * speculation.draft_layers / scenario.model.layers
     return Prices(
         token_s=prices.token_s.sum(axis=0),
         all_token_s=np.ascontiguousarray(prices.all_token_s.sum(axis=1)),
@@ -223,7 +225,7 @@ def _tables(scenario: ServingScenario, prices: IterationPrices) -> Prices:
         decode_n=attention.sequences,
         decode_context=attention.contexts,
         decode_ratio=attention.ratios,
-        decode_s=attention.decode_s,
+        decode_s=attention.decode_s * drafts,
         chunk=attention.chunk,
         before=attention.before,
         alone_s=attention.alone_s,

@@ -19,7 +19,7 @@ from clustersim.analysis.serving import (
     throughput,
     vllm_bench,
 )
-from clustersim.cost.power import MEMORY_SHARE, STATIC_SHARE, WAITING_SHARE
+from clustersim.cost.power import MEMORY_SHARE, WAITING_SHARE
 from clustersim.cost.serving.prices import PARTS
 from clustersim.engine.serving.state import SERIES_COLUMNS
 from clustersim.errors import CapacityError
@@ -44,7 +44,7 @@ FULL = 0.95  # offered load over capacity at which queues have no steady state i
 CACHE_FULL = 0.9  # mean use of the cache at which it bounds the run
 
 BOUNDS = {
-    "products and weights": ("products", "head", "passes"),
+    "products and weights": ("products", "head", "passes", "draft"),
     "attention and KV cache": ("attention",),
     "experts": ("experts",),
     "exchange between GPUs": ("all_reduce", "exchange", "lockstep"),
@@ -93,6 +93,7 @@ def answer_serving(
         "prefix_hit_fraction": _hits(first),
         "goodput": goodput(answered, scenario.slo.model_dump()) if scenario.slo else None,
         "expert_imbalance": imbalance(first) if scenario.model.experts else None,
+        "expert_imbalance_s": imbalance_s(first) if scenario.model.experts else None,
         "batch": _batch(first),
         "breakdown_s": breakdown,
         "bound": _bound(first, breakdown, load),
@@ -230,6 +231,14 @@ def imbalance(played: Played) -> float:
     steps = np.sum([replica.tally.all_steps for replica in played.replicas], axis=0)
     total = steps.sum()
     return float(steps @ played.prices.imbalance / total) if total else 1.0
+
+
+def imbalance_s(played: Played) -> float:
+    """Time that even loads of experts would save a replica. [s]"""
+    steps = np.sum([replica.tally.all_steps for replica in played.replicas], axis=0)
+    prices = played.prices
+    uneven_s = prices.all_token_s[:, PARTS.index("experts")].mean(axis=0)
+    return float(steps @ (uneven_s - prices.even_experts_s)) / len(played.replicas)
 
 
 def offered_rate(played: Played) -> float:

@@ -18,6 +18,7 @@ from clustersim.spec.serving import ServingScenario
 Rows = Literal["tokens", "all_tokens", "sequences"]
 HIDDEN_BYTES = 2.0
 LOGIT_BYTES = 4.0
+CHOICE_BYTES = 8.0  # number and weight of one chosen expert
 # A norm reads its input and the residual and writes both; one of the four is still in registers or
 # L1 of the kernel before (assumed).
 NORM_ROWS = 3.0
@@ -255,8 +256,14 @@ def _exchanges(model: Model, shards: Shards) -> list[Exchange]:
         logits = model.padded_vocab * HIDDEN_BYTES
         found.append(Exchange("logits", "all_gather", logits, 1.0, "tp", "sequences"))
     if experts and not alone:
-        for name, collective in (("dispatch", "all_gather"), ("combine", "reduce_scatter")):
-            found.append(Exchange(name, collective, row, experts, "stage", "all_tokens"))
+        assert model.experts is not None
+        choices = model.experts.top_k * CHOICE_BYTES
+        for name, collective, size in (
+            ("dispatch", "all_gather", row),
+            ("dispatch of choices", "all_gather", choices),
+            ("combine", "reduce_scatter", row),
+        ):
+            found.append(Exchange(name, collective, size, experts, "stage", "all_tokens"))
     if shards.stages > 1:
         found.append(Exchange("stage edge", "send_recv", row, shards.stages - 1.0, "pp"))
     return found

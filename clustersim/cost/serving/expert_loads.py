@@ -47,20 +47,24 @@ class LoadTable:
         Token-expert pairs on the fullest rank, and its experts with at least one.
     row_tiles : ndarray (draws, n, 5)
         Tiles over its rows, for each of `HEIGHTS`.
-    mean : ndarray (draws, n)
-        Pairs of a rank, mean over ranks.
+    mean : tuple of ndarray
+        The same three, mean over ranks.
     """
 
     tokens: Array
     routed: Array
     active: Array
     row_tiles: Array
-    mean: Array
+    mean: tuple[Array, Array, Array]
 
     @property
     def imbalance(self) -> Array:
         """Fullest rank over the mean, (draws, n); 1 is even."""
-        return np.asarray(self.routed / np.maximum(self.mean, 1e-300))
+        return np.asarray(self.routed / np.maximum(self.mean[0], 1e-300))
+
+    def even(self) -> LoadTable:
+        """The same choices, spread evenly over ranks."""
+        return LoadTable(self.tokens, *self.mean, self.mean)
 
     def loads(self, experts: Experts, draw: int, computed: PairsComputed) -> ExpertLoads:
         """Loads of one draw as a kernel computes them."""
@@ -138,21 +142,24 @@ def load_table(
     pairs = of_rank.sum(axis=3)
     fullest = pairs.argmax(axis=2)
     own = np.take_along_axis(of_rank, fullest[:, :, None, None], axis=2)[:, :, 0]
-    tiles = np.ceil(own[..., None] / HEIGHTS).sum(axis=2)
+    tiles = np.stack([np.ceil(chosen / height).sum(axis=2) for height in HEIGHTS], axis=2)
+    active = (chosen > 0).sum(axis=2)
     return LoadTable(
         tokens=tokens,
         routed=own.sum(axis=2).astype(np.float64),
         active=(own > 0).sum(axis=2).astype(np.float64),
-        row_tiles=tiles,
-        mean=pairs.mean(axis=2),
+        row_tiles=np.ceil(own[..., None] / HEIGHTS).sum(axis=2),
+        mean=(pairs.mean(axis=2), active / ranks, tiles / ranks),
     )
 
 
 def _balanced(tokens: Array, experts: Experts, ranks: int) -> LoadTable:
+    """Loads that are exactly even, one draw; see `load_table`."""
     pairs = tokens * experts.top_k / ranks
     active = np.minimum(experts.experts / ranks, np.ceil(pairs))
     tiles = np.ceil((pairs / active)[:, None] / HEIGHTS - 1e-9) * active[:, None]
-    return LoadTable(tokens, pairs[None], active[None], tiles[None], pairs[None])
+    loads = (pairs[None], active[None], tiles[None])
+    return LoadTable(tokens, *loads, loads)
 
 
 def _counted(tokens: Counts, weights: Array, experts: Experts, rng: np.random.Generator) -> Counts:

@@ -33,7 +33,7 @@ from clustersim.workload.iteration import Exchange, ExpertLayers, Iteration, Pas
 Array = NDArray[np.float64]
 
 # Parts of an iteration; attention, host and waiting come from the replica.
-PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head")
+PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head", "draft")
 MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
 STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
@@ -65,8 +65,9 @@ class IterationPrices:
     sequence_s : ndarray (parts, sequences + 1)
         By sequences whose next token is sampled.
     attention : AttentionTables
-    imbalance : ndarray (tokens + 1,)
-        Fullest rank over the mean, by tokens of all attention ranks; 1 without experts.
+    imbalance, even_experts_s : ndarray (tokens + 1,)
+        Fullest rank over the mean, by tokens of all attention ranks, 1 without experts; and time of
+        the experts if ranks were loaded evenly. [1], [s]
     kernels : float
         Launches.
     """
@@ -76,6 +77,7 @@ class IterationPrices:
     sequence_s: Array
     attention: AttentionTables
     imbalance: Array
+    even_experts_s: Array
     kernels: float
 
 
@@ -140,12 +142,14 @@ def price_iteration(
     all_s = np.zeros((1, len(PARTS), all_tokens.size))
     custom = scenario.engine.custom_all_reduce
     _add_rows(all_s[0], iteration, site, all_tokens, "all_tokens", custom)
-    imbalance = np.ones(all_tokens.size)
+    imbalance, even_s = np.ones(all_tokens.size), np.zeros(all_tokens.size)
     if (layers := iteration.experts) is not None:
         loads = load_table(
             all_tokens, layers.experts, scenario.routing, layers.ranks, scenario.run.seed, counts
         )
-        draws_s = experts_s(layers, loads, site, scenario.engine.generated_experts)
+        generated = scenario.engine.generated_experts
+        draws_s = experts_s(layers, loads, site, generated)
+        even_s = experts_s(layers, loads.even(), site, generated).mean(axis=0)
         imbalance = loads.imbalance.mean(axis=0)
         all_s = _varied(all_s, draws_s, scenario)
         routed_s = np.interp(tokens * ranks, all_tokens, draws_s.mean(axis=0))
@@ -155,14 +159,34 @@ def price_iteration(
     every = nodes(sequences)
     sequence_s = np.zeros((len(PARTS), every.size))
     _add_rows(sequence_s, iteration, site, every, "sequences", custom)
+    if scenario.speculation is not None:
+        at_s = [np.interp(every, tokens, token_s.sum(axis=0))]
+        at_s.append(np.interp(every * ranks, all_tokens, all_s.mean(axis=0).sum(axis=0)))
+        head_s = sequence_s.sum(axis=0)
+        sequence_s[-1] = _draft_s(scenario, every, at_s[0] + at_s[1], head_s)
     return IterationPrices(
         token_s=_dense(tokens, token_s),
         all_token_s=_dense(all_tokens, all_s),
         sequence_s=_dense(every, sequence_s),
         attention=attention_tables(iteration, site.device, site.profile, sequences, budget),
         imbalance=_dense(all_tokens, imbalance),
+        even_experts_s=_dense(all_tokens, even_s),
         kernels=iteration.kernels,
     )
+
+
+def _draft_s(scenario: ServingScenario, rows: Array, layers_s: Array, head_s: Array) -> Array:
+    """Time of drafting, by rows that are checked at once. [s]
+
+    Each drafted token is a pass of `draft_layers` layers and of the head over one token a sequence,
+    one after the other; their attention is counted with that of the model.
+    """
+    speculation = scenario.speculation
+    assert speculation is not None
+    sequences = rows / (1.0 + speculation.draft_tokens)
+    share = speculation.draft_layers / scenario.model.layers
+    each_s = share * np.interp(sequences, rows, layers_s) + np.interp(sequences, rows, head_s)
+    return np.asarray(speculation.draft_tokens * each_s)
 
 
 def most_tokens(scenario: ServingScenario) -> int:
