@@ -56,6 +56,7 @@ LABELS = {
     "all_reduce": "tensor-parallel communication",
     "passes": "elementwise kernels",
     "head": "output head and sampling",
+    "draft": "drafting tokens",
     "attention": "attention over the KV cache",
     "lockstep": "waiting for the fullest attention rank",
     "launch": "kernel launches",
@@ -87,7 +88,8 @@ batch         running requests and tokens of a step, mean over busy time and ove
 KV cache      blocks of one attention rank, and how many of them are taken
 preemptions   times that a running request lost its blocks and had to be computed again
 prefix hits   prompt tokens found in the cache, over all prompt tokens
-imbalance     routed tokens of the fullest GPU over the mean, mean over layers and steps
+imbalance     routed tokens of the fullest GPU over the mean, mean over layers and steps; what it
+              costs is the time of experts beyond that of even loads
 power         of all GPUs, mean over the run; idle time draws idle power. Hosts, switches and
               cooling are left out
 cost          gpu_hour_price times GPUs and hours, over a million output tokens"""
@@ -245,6 +247,9 @@ def _batch(document: Document, console: Console) -> None:
     )
     if (imbalance := document.get("expert_imbalance")) is not None:
         fullest = f"the fullest GPU has {format_fixed(imbalance, 2)} of the mean"
+        if (lost_s := document.get("expert_imbalance_s")) is not None:
+            lost = format_percent(lost_s / sum(document["breakdown_s"].values()))
+            fullest += f", which costs {lost} of the time"
         table.add_row("expert imbalance", fullest)
     console.print(table)
 

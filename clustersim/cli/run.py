@@ -86,7 +86,9 @@ def run_command(
             from clustersim.analysis.export import check_folder
 
             check_folder(out, _names_of(scenario), input_files(source, sets, scenario))
-        with console.progress(f"simulating {scenario.name} on {scenario.gpus:,} GPUs"):
+        from clustersim.analysis.screen import gpus_of
+
+        with console.progress(f"simulating {scenario.name} on {gpus_of(scenario.gpus)}"):
             from clustersim.run import simulate
 
             result = simulate(scenario, base=folder_of(source))

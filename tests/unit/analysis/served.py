@@ -54,6 +54,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "prefix_hit_fraction": 0.064,
         "goodput": {"fraction": 0.25, "requests_per_s": 0.2},
         "expert_imbalance": 1.4,
+        "expert_imbalance_s": 0.25,
         "batch": {"mean_running": 1.5, "steps": 300, "mean_step_s": 0.02, "mean_tokens": 3.0},
         "breakdown_s": {"products": 3.0, "experts": 0.0, "attention": 1.0, "idle": 1.0},
         "bound": {

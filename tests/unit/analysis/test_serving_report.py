@@ -37,7 +37,7 @@ def printed(answer, series=SERIES, **options) -> str:
         "1,000 blocks of 16 tokens: 16,000 tokens, 1.95 GiB",
         "20.0 % on average, 50.0 % at most",
         "6.4 % of prompt tokens",
-        "the fullest GPU has 1.40 of the mean",
+        "the fullest GPU has 1.40 of the mean, which costs 5.0 % of the time",
         "first replica: 500 ms to 4.50 s",
         "Power: 3.50 kW, 700 mJ an output token, cost 2.50 per million output tokens",
         "18.0 GiB of 24.0 GiB a GPU, fits",
