@@ -60,7 +60,9 @@ class Model(Record):
     norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
     bias: bool = True
     parallel_block: bool = Field(default=False, description="attention and MLP share one norm")
-    qk_norm: bool = Field(default=False, description="queries and keys are normed head by head")
+    qk_norm: Literal["none", "heads", "whole"] = Field(
+        default="none", description="norm of queries and keys: head by head, or over all heads"
+    )
     sliding_window: int | None = Field(default=None, gt=0)
     layer_pattern: tuple[LayerKind, ...] = Field(
         default=(),

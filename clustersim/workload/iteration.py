@@ -18,7 +18,7 @@ from clustersim.spec.serving import ServingScenario
 Rows = Literal["tokens", "all_tokens", "sequences"]
 HIDDEN_BYTES = 2.0
 LOGIT_BYTES = 4.0
-CHOICE_BYTES = 8.0  # number and weight of one chosen expert
+PAIR_BYTES = 8.0  # two numbers: a chosen expert and its weight, or two sums of squares
 # A norm reads its input and the residual and writes both; one of the four is still in registers or
 # L1 of the kernel before (assumed).
 NORM_ROWS = 3.0
@@ -220,7 +220,7 @@ def _passes(model: Model, shards: Shards) -> list[Pass]:
     norms = 1.0 if model.parallel_block else 2.0
     kind = "layer_norm" if model.norm == "layer_norm" else "rms_norm"
     found = [Pass("norm", kind, NORM_ROWS * hidden * HIDDEN_BYTES, norms * layers)]
-    if model.qk_norm:
+    if model.qk_norm != "none":
         width = (shards.heads + shards.kv_heads) * model.head_dim
         found.append(Pass("query and key norm", kind, 2.0 * width * HIDDEN_BYTES, layers))
     widths = []
@@ -252,12 +252,15 @@ def _exchanges(model: Model, shards: Shards) -> list[Exchange]:
     if shards.tensor_parallel > 1:
         sums = model.layers + dense + (experts if alone else 0.0)
         found.append(Exchange("all-reduce", "all_reduce", row, sums, "tp"))
+        if model.qk_norm == "whole":  # ranks add up their sums of squares
+            name, layers = "query and key norm", float(model.layers)
+            found.append(Exchange(name, "all_reduce", PAIR_BYTES, layers, "tp"))
         found.append(Exchange("embedding sum", "all_reduce", row, 1.0, "tp"))
         logits = model.padded_vocab * HIDDEN_BYTES
         found.append(Exchange("logits", "all_gather", logits, 1.0, "tp", "sequences"))
     if experts and not alone:
         assert model.experts is not None
-        choices = model.experts.top_k * CHOICE_BYTES
+        choices = model.experts.top_k * PAIR_BYTES
         for name, collective, size in (
             ("dispatch", "all_gather", row),
             ("dispatch of choices", "all_gather", choices),
