@@ -39,7 +39,7 @@ def loads(draw, most=14):
         answers,
         blocks=blocks,
         after=after,
-        think_s=draw(st.sampled_from([0.0, 0.0123])),
+        think_s=draw(st.sampled_from([0.0, 0.01234567])),
         concurrency=closed,
     )
 
@@ -70,10 +70,10 @@ def policies(draw):
         "graph_mixed": draw(st.integers(0, 1)),
         "asynchronous": draw(st.integers(0, 1)),
         "gap_s": draw(st.sampled_from([0.0, 0.4e-3])),
-        "step_s": draw(st.sampled_from([0.0, 0.002])),
-        "gap_s": draw(st.sampled_from([0.0, 0.0004])),
-        "sequence_s": draw(st.sampled_from([0.0, 0.0003])),
-        "launch_s": draw(st.sampled_from([0.0, 0.003])),
+        "step_s": draw(st.sampled_from([0.0, 0.00203717])),
+        "gap_s": draw(st.sampled_from([0.0, 0.00041771])),
+        "sequence_s": draw(st.sampled_from([0.0, 0.00031313])),
+        "launch_s": draw(st.sampled_from([0.0, 0.00302929])),
         "stages": draw(st.sampled_from([1, 1, 2])),
         "drift_s": draw(st.sampled_from([0.0, 0.01])),
         "sampled": draw(st.integers(0, 1)),
