@@ -96,8 +96,8 @@ def throughput(answered: Answered) -> dict[str, float]:
     begun = answered.queued_s >= 0
     made = answered.made > 0
     if not made.any():
-        nothing = ("output_tokens_per_s", "input_tokens_per_s", "requests_per_s")
-        return {**dict.fromkeys(nothing, 0.0), "makespan_s": 0.0, "prompts_s": 0.0}
+        counted = ("output_tokens", "input_tokens", "total_tokens", "decode_tokens", "requests")
+        return {**{f"{what}_per_s": 0.0 for what in counted}, "makespan_s": 0.0}
     start_s = float(answered.queued_s[begun].min())
     span_s = float(answered.last_s[made].max()) - start_s
     prompts_s = float(answered.first_s[made].max()) - start_s

@@ -137,7 +137,7 @@ def print_serving_report(
 
 def serving_headline(document: Document) -> str:
     """Throughput and latency with their intervals, what bounds the run, and the goodput."""
-    requests, interval = document["requests"], document.get("interval") or {}
+    done, interval = document["requests"]["finished"], document.get("interval") or {}
     lines = [
         f"{_rate(document['output_tokens_per_s'])} output tokens/s"
         f"{_between(interval.get('output_tokens_per_s'), _rate)}, "
@@ -147,7 +147,7 @@ def serving_headline(document: Document) -> str:
         f"{_between(interval.get('ttft_s'), format_seconds)}, "
         f"TPOT {_seconds(document['tpot_s']['mean'])}"
         f"{_between(interval.get('tpot_s'), format_seconds)}: means of "
-        f"{format_count(requests['finished'])} requests",
+        f"{format_count(done)} request{'' if done == 1 else 's'}",
         f"{_places(document)}; {_bound(document['bound'])}",
     ]
     last = []

@@ -336,7 +336,9 @@ def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
         after=np.full(count, -1, dtype=np.int64),
         think_s=np.zeros(count),
     )
-    busy = play(played.scenario, base, 0, book, all_now).answered
+    whole = played.scenario.run.model_copy(update={"time_limit": None})
+    scenario = played.scenario.model_copy(update={"run": whole})
+    busy = play(scenario, base, 0, book, all_now).answered
     # the tail, when the batch empties, is not capacity: until 90 % are answered
     ends_s = np.sort(busy.last_s)
     place = max(0, int(0.9 * count) - 1)

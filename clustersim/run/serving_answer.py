@@ -73,8 +73,9 @@ def answer_serving(
     breakdown = breakdown_s(first)
     offered = scenario.workload.arrivals.kind
     load = None
-    if offered in OPEN or offered == "trace":
-        load = offered_rate(first) / capacity_of(first, base, book)
+    rate = offered_rate(first)
+    if (offered in OPEN or offered == "trace") and math.isfinite(rate):
+        load = rate / capacity_of(first, base, book)
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": "serving",

@@ -198,6 +198,20 @@ def test_a_time_limit_counts_what_it_leaves():
     assert requests["finished"] + requests["unfinished"] == requests["offered"] == 60
 
 
+def test_a_time_limit_before_any_token_is_an_answer(tmp_path):
+    words = ("--set", "run.time_limit=1 ms", "--set", "slo=null", "--out", str(tmp_path))
+    document = answer(SMALL, *FEW, *words)
+    assert document["output_tokens_per_s"] == 0.0
+    assert document["ttft_s"]["mean"] is None
+    assert document["bound"]["load"] == answer(SMALL, *FEW)["bound"]["load"]
+
+
+def test_the_load_of_one_request_is_unknown():
+    document = answer(SMALL, "--set", "workload.requests=1")
+    assert document["bound"]["load"] is None
+    assert document["warnings"] == []
+
+
 def test_definitions_explain_the_terms():
     text = invoke("run", SMALL, *FEW, "--definitions").stdout
     for term in ("TTFT", "goodput", "load", "imbalance", "interval"):
