@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from clustersim.engine.serving.replica import Replica, build_replica
 from clustersim.engine.serving.state import Floats, Ints, Load, Policy, Prices
@@ -44,7 +45,6 @@ def policy_of(name: str, **changed: Any) -> Policy:
         "accepted": 1.0,
         "graph_mixed": 0,
         "asynchronous": 0,
-        "gap_s": 0.0,
         "step_s": 0.0,
         "gap_s": 0.0,
         "sequence_s": 0.0,
@@ -139,3 +139,91 @@ def replica_of(
     """A replica at rest; a step takes 1 s unless prices are given."""
     tables = prices if prices is not None else constant_prices(1.0)
     return build_replica(load, capacity, ranks, tables, policy)
+
+
+@st.composite
+def loads(draw, most=14):
+    """Few requests: open or closed, alone or in turns, with or without common beginnings."""
+    n = draw(st.integers(1, most))
+    longest = draw(st.sampled_from([8, 60]))
+    prompts = [draw(st.integers(1, longest)) for _ in range(n)]
+    answers = [draw(st.integers(1, 68 - longest)) for _ in range(n)]
+    gaps_s = draw(st.sampled_from([[0.0], [0.0, 0.001], [0.0, 0.004, 0.03, 0.3]]))
+    arrivals = np.cumsum([draw(st.sampled_from(gaps_s)) for _ in range(n)])
+    closed = draw(st.integers(0, 4))
+    after = np.full(n, -1)
+    if draw(st.booleans()):
+        turns = draw(st.integers(2, 4))
+        after = np.where(np.arange(n) % turns > 0, np.arange(n) - 1, -1)
+        for i in np.flatnonzero(after >= 0):
+            prompts[i] += prompts[i - 1] + answers[i - 1]
+            arrivals[i] = arrivals[i - 1]
+    blocks = [[] for _ in range(n)]
+    if draw(st.booleans()):
+        for i in range(n):
+            blocks[i] = _text(draw, i, (prompts[i] + answers[i]) // 4, blocks, int(after[i]))
+    return load_of(
+        np.zeros(n) if closed else arrivals,
+        prompts,
+        answers,
+        blocks=blocks,
+        after=after,
+        think_s=draw(st.sampled_from([0.0, 0.01234567])),
+        concurrency=closed,
+    )
+
+
+def _text(draw, i, count, blocks, after):
+    """Blocks of one text: those of the turn before or of some other text, then its own."""
+    if draw(st.integers(0, 4)) == 0:
+        return []
+    source = after if after >= 0 else draw(st.integers(0, i))
+    common = blocks[source][: draw(st.integers(0, 12))] if source < i else []
+    own = [1000 * (i + 1) + place for place in range(len(common), min(count, 15))]
+    return common[:count] + own
+
+
+def numbered(load):
+    """The same load with its blocks numbered from 0, as the replica wants them."""
+    _, number = np.unique(load.prefix_block, return_inverse=True)
+    return load._replace(prefix_block=number.astype(np.int64))
+
+
+@st.composite
+def policies(draw):
+    """A scheduler's name and its numbers."""
+    name = draw(st.sampled_from(sorted(FLAGS)))
+    changed = {
+        "caching": draw(st.integers(0, 1)),
+        "sequences": draw(st.integers(1, 8)),
+        "graph_mixed": draw(st.integers(0, 1)),
+        "asynchronous": draw(st.integers(0, 1)),
+        "step_s": draw(st.sampled_from([0.0, 0.00203717])),
+        "gap_s": draw(st.sampled_from([0.0, 0.00041771])),
+        "sequence_s": draw(st.sampled_from([0.0, 0.00031313])),
+        "launch_s": draw(st.sampled_from([0.0, 0.00302929])),
+        "stages": draw(st.sampled_from([1, 1, 2])),
+        "drift_s": draw(st.sampled_from([0.0, 0.01])),
+        "sampled": draw(st.integers(0, 1)),
+    }
+    if "budget" not in FLAGS[name]:
+        changed["budget"] = draw(st.sampled_from([5, 16, 64, 300]))
+    if name in ("vllm_v0", "sglang", "tensorrt_llm"):
+        changed["chunked"] = draw(st.integers(0, 1))
+        if name == "vllm_v0":
+            changed["mixed"] = changed["chunked"]
+    if name == "sglang":
+        changed["reserve_start"] = draw(st.sampled_from([0.7, 0.1]))
+        changed["reserve_step"] = draw(st.sampled_from([0.001, 0.03]))
+    if name != "static" and draw(st.integers(0, 3)) == 0:
+        changed["drafted"] = draw(st.integers(1, 3))
+        changed["accepted"] = 1.0 + draw(st.sampled_from([0.0, 0.3, 0.75, 1.0]))
+    if draw(st.integers(0, 3)) == 0:
+        changed |= {"window_tokens": 10, "window": 0.5, "state": draw(st.sampled_from([0.0, 1.5]))}
+    return name, policy_of(name, **changed)
+
+
+def least_capacity(load, policy):
+    """Units of the longest request, so that nearly every load runs and few fit together."""
+    longest = int((load.input_tokens + load.output_tokens).max())
+    return (policy.full + policy.window) * (longest // policy.block_tokens + 1) + policy.state

@@ -375,7 +375,8 @@ def hand_out(
         ranks.running[rank, kept] = request
         kept += 1
     if policy.batched and finished_all:
-        for place in range(kept):
+        for place in range(kept):  # nobody is answered before the batch is
+            progress.last_s[ranks.running[rank, place]] = end_s
             finish(ranks.running[rank, place], end_s, load, progress, ranks, cache, policy, tally)
         kept = 0
     ranks.active[rank] = kept

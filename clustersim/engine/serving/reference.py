@@ -372,7 +372,7 @@ def tensorrt_llm(rank: Rank, now_s: float) -> Plan:
 
 
 def static(rank: Rank, now_s: float) -> Plan:
-    """A batch that starts together and runs until its longest answer is complete."""
+    """A batch that starts together and is answered when its longest answer is complete [3]."""
     plan: Plan = {}
     if rank.running:
         rank.keep_running(list(rank.running), 2**62, plan)

@@ -209,6 +209,7 @@ class Twin:
                 self._finish(rank, request)
         if self.policy.batched and all(request.finished for request in rank.running):
             for request in list(rank.running):
+                request.last_s = self.now_s  # answers are returned together
                 self._finish(rank, request)
 
     def _compute(self, rank: Rank, request: Request, tokens: int) -> None:
