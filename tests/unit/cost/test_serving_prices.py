@@ -1,0 +1,198 @@
+"""Prices of serving iterations: loads of experts, and tables against the models they stand for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.serving.attention import AttentionTables, attention_tables
+from clustersim.cost.serving.expert_loads import LoadTable, load_table
+from clustersim.cost.serving.prices import IterationPrices, Site, price_iteration, replica_site
+from clustersim.engine.serving.reference_step import table_at
+from clustersim.spec.model import Experts
+from clustersim.spec.resolve import load_scenario
+from clustersim.spec.serving import Routing, ServingScenario
+from clustersim.workload.iteration import Iteration, iteration_of
+
+TOKENS = np.array([1.0, 2.0, 3.0, 8.0, 50.0, 256.0, 400.0, 5000.0])
+FINE = Experts(experts=64, top_k=6, expert_ffn=1024)
+DEEPSEEK = Experts(experts=256, top_k=8, expert_ffn=2048, groups=8, top_k_groups=4)
+PANGU = Experts(experts=64, top_k=8, expert_ffn=1344, groups=8, top_k_groups=8)
+SHAPES = [FINE, DEEPSEEK, PANGU]
+POPULARITIES = ["uniform", "power_law", "dirichlet"]
+
+
+def table(experts: Experts, ranks: int = 1, seed: int = 0, **routing: object) -> LoadTable:
+    return load_table(
+        TOKENS, experts, Routing.model_validate(routing), ranks, seed, np.ones(experts.experts)
+    )
+
+
+# ------------------------------------------------------------------ loads of experts
+
+
+@pytest.mark.parametrize("popularity", POPULARITIES)
+@pytest.mark.parametrize("experts", SHAPES)
+def test_one_token_reaches_top_k_different_experts(experts: Experts, popularity: str) -> None:
+    loads = table(experts, popularity=popularity)
+    assert (loads.active[:, 0] == experts.top_k).all()
+    assert (loads.routed[:, 0] == experts.top_k).all()
+
+
+def test_few_tokens_reach_as_many_experts_as_chance_says() -> None:
+    # each of n tokens misses an expert with probability 1 - k / e
+    found = np.mean(
+        [table(FINE, seed=seed, popularity="uniform").active for seed in range(40)], (0, 1)
+    )
+    expected = 64 * (1.0 - (1.0 - 6 / 64) ** TOKENS[:4])
+    # at most sqrt(e) / 2 experts from draw to draw, over 40 times 16 draws
+    np.testing.assert_allclose(found[:4], expected, atol=4.0 * 4.0 / np.sqrt(640))
+
+
+@pytest.mark.parametrize("popularity", POPULARITIES)
+@pytest.mark.parametrize("experts", SHAPES)
+@pytest.mark.parametrize("ranks", [1, 8])
+def test_more_tokens_never_mean_less_load(experts: Experts, popularity: str, ranks: int) -> None:
+    loads = table(experts, ranks, popularity=popularity)
+    assert (np.diff(loads.routed, axis=1) >= 0).all()
+    if ranks == 1:
+        assert (np.diff(loads.active, axis=1) >= 0).all()
+        assert (np.diff(loads.row_tiles, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("experts", SHAPES)
+def test_tokens_are_neither_lost_nor_made(experts: Experts) -> None:
+    loads = table(experts, popularity="power_law")
+    pairs = TOKENS * experts.top_k
+    # drawn one by one up to 256 tokens, as independent increments above
+    np.testing.assert_array_equal(
+        loads.routed[:, :6], np.tile(pairs[:6], (loads.routed.shape[0], 1))
+    )
+    np.testing.assert_allclose(loads.routed.mean(axis=0), pairs, rtol=0.02)
+
+
+def test_balanced_loads_are_the_same_everywhere() -> None:
+    loads = table(FINE, ranks=8, popularity="balanced")
+    np.testing.assert_allclose(loads.routed[0], TOKENS * 6 / 8)
+    np.testing.assert_allclose(loads.imbalance, 1.0)
+    assert loads.active[0, -1] == 8
+
+
+def test_popular_experts_fill_one_rank_more_than_others() -> None:
+    even = table(FINE, ranks=8, popularity="uniform").imbalance.mean(axis=0)
+    skewed = table(FINE, ranks=8, popularity="power_law", exponent=1.0).imbalance.mean(axis=0)
+    assert even[-1] < 1.1 < skewed[-1]
+    assert (skewed[3:] > even[3:]).all()
+
+
+@pytest.mark.parametrize("popularity", POPULARITIES)
+def test_a_share_of_each_group_loads_ranks_evenly(popularity: str) -> None:
+    # 8 groups on 8 ranks, one expert of each group a token
+    loads = table(PANGU, ranks=8, popularity=popularity)
+    np.testing.assert_array_equal(loads.routed[:, :6], np.tile(TOKENS[:6], (16, 1)))
+    np.testing.assert_allclose(loads.imbalance[:, :6], 1.0)
+    np.testing.assert_allclose(loads.imbalance, 1.0, atol=0.1)
+
+
+def test_a_token_stays_in_the_groups_that_its_router_allows() -> None:
+    # 4 of 8 groups, a group on each rank: a token reaches at most 4 ranks, 2 pairs on the mean one
+    loads = table(DEEPSEEK, ranks=8, popularity="uniform")
+    assert (loads.routed[:, 0] >= 2).all()
+    assert (loads.routed[:, 0] <= 8).all()
+
+
+def test_null_experts_take_their_share_away() -> None:
+    loads = table(FINE, popularity="uniform", null_experts=32)
+    np.testing.assert_allclose(loads.routed[:, -1].mean(), TOKENS[-1] * 6 * 64 / 96, rtol=0.02)
+    assert (loads.routed <= TOKENS * 6).all()
+
+
+# ------------------------------------------------------------------ tables
+
+
+@lru_cache
+def question(name: str) -> tuple[ServingScenario, Iteration, Site]:
+    scenario = load_scenario(name, [])
+    assert isinstance(scenario, ServingScenario)
+    iteration = iteration_of(scenario)
+    return scenario, iteration, replica_site(scenario, iteration)
+
+
+def prices_of(name: str, budget: int) -> IterationPrices:
+    scenario, iteration, site = question(name)
+    limits = {"token_budget": budget, "max_sequences": min(budget, 256)}
+    engine = scenario.engine.model_copy(update=limits)
+    scenario = scenario.model_copy(update={"engine": engine})
+    return price_iteration(scenario, iteration, site, np.ones(1))
+
+
+@pytest.mark.parametrize("name", ["serve_8b_small_gpu", "serve_llama70b_8xh100"])
+def test_tokens_between_nodes_cost_what_they_cost_alone(name: str) -> None:
+    scenario, *_ = question(name)
+    whole = prices_of(name, 8192)
+    own = scenario.engine.max_sequences
+    errors = []
+    for tokens in np.random.default_rng(2).integers(300, 8192, 40):
+        alone = prices_of(name, int(max(tokens, own)))  # its largest batch is a node
+        found_s = whole.token_s[:, alone.token_s.shape[1] - 1].sum()
+        errors.append(abs(found_s / alone.token_s[:, -1].sum() - 1.0))
+    # one token beyond full tiles starts another row of them, which a line does not show
+    assert np.mean(errors) <= 0.01
+    assert np.quantile(errors, 0.9) <= 0.02
+
+
+@lru_cache
+def attention_of(name: str) -> AttentionTables:
+    _, iteration, site = question(name)
+    return attention_tables(iteration, site.device, site.profile, 256, 8192)
+
+
+@pytest.mark.parametrize("name", ["serve_8b_small_gpu", "serve_llama70b_8xh100"])
+def test_decodes_between_nodes_cost_what_they_cost_alone(name: str) -> None:
+    _, iteration, site = question(name)
+    tables, core = attention_of(name), iteration.cores[0]
+    rng = np.random.default_rng(1)
+    n = rng.integers(1, 257, 300).astype(np.float64)
+    mean = np.exp(rng.uniform(np.log(16.0), np.log(32768.0), 300)).round()
+    ratio = np.minimum(rng.uniform(1.0, 8.0, 300), n)
+    one = np.ones(300)
+    shapes = DecodeShapes(
+        sequences=n,
+        total_keys=n * mean,
+        longest_keys=mean * ratio,
+        longest_context=mean * ratio,
+        heads=core.heads * one,
+        kv_heads=core.kv_heads * one,
+        head_dim=core.head_dim * one,
+    )
+    alone_s = decode_s(shapes, site.device, site.profile, iteration.kv_dtype, warm=False).total_s
+    axes = (tables.sequences, tables.contexts, tables.ratios)
+    found_s = [table_at(axes, tables.decode_s, row) for row in zip(n, mean, ratio, strict=True)]
+    error = np.abs(np.array(found_s) / (core.count * alone_s) - 1.0)
+    assert np.mean(error) <= 0.02
+    assert np.quantile(error, 0.9) <= 0.05
+
+
+@pytest.mark.parametrize(
+    "name", ["serve_8b_small_gpu", "serve_llama70b_8xh100", "serve_deepseek_v3_h200"]
+)
+@pytest.mark.parametrize("prompt", [4096, 7000, 8192])
+def test_pieces_of_a_prompt_cost_about_the_whole(name: str, prompt: int) -> None:
+    tables, piece = attention_of(name), 2048
+    axes = (tables.chunk, tables.before)
+    starts = range(0, prompt, piece)
+    cuts = [(float(min(piece, prompt - start)), float(start)) for start in starts]
+    pieces_s = sum(table_at(axes, tables.alone_s, cut) for cut in cuts)
+    whole_s = table_at(axes, tables.alone_s, (float(prompt), 0.0))
+    # never less; each piece has blocks of its own to start and a tail to wait for
+    assert whole_s * 0.98 <= pieces_s <= whole_s * 1.25
+
+
+@pytest.mark.parametrize("name", ["serve_8b_small_gpu", "serve_deepseek_v3_h200"])
+def test_one_more_chunk_of_many_adds_no_more_than_it_costs_alone(name: str) -> None:
+    tables = attention_of(name)
+    assert (tables.added_s > 0.0).all()
+    assert (tables.added_s <= tables.alone_s).all()
