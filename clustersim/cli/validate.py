@@ -34,6 +34,10 @@ def validate_command(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; results do not depend on it.")
     ] = None,
+    sample: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of the cases, chosen by their ids."),
+    ] = 1.0,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +67,7 @@ def validate_command(
         elif reference is not None:
             _reference(reference, json, out)
         else:
-            _cases(files, json, jobs or 1, out)
+            _cases(files, json, jobs or 1, sample, out)
 
 
 def _check_choice(files: list[Path] | None, measured: Path | None, reference: Path | None) -> None:
@@ -77,7 +81,9 @@ def _check_choice(files: list[Path] | None, measured: Path | None, reference: Pa
         raise SpecError(Problem(f"{' and '.join(chosen)} cannot be given together", fix))
 
 
-def _cases(files: list[Path] | None, json: bool, jobs: int, out: Path | None) -> None:
+def _cases(
+    files: list[Path] | None, json: bool, jobs: int, sample: float, out: Path | None
+) -> None:
     from clustersim.spec.files import files_in
     from clustersim.validate.predictor import SimulatorPredictor
     from clustersim.validate.runner import validate_files
@@ -85,7 +91,7 @@ def _cases(files: list[Path] | None, json: bool, jobs: int, out: Path | None) ->
 
     paths = files_in(files or [shipped_cases()], SUFFIXES, "cases")
     with console.progress(f"running the cases of {len(paths)} files"):
-        report = validate_files(paths, SimulatorPredictor(), jobs=jobs)
+        report = validate_files(paths, SimulatorPredictor(), jobs=jobs, sample=sample)
     if out is not None:
         _write(out, report)
     if json:

@@ -2,34 +2,28 @@
 
 Three schemas are known: training cases (`cases:`), serving rows (`rows:`) and the table of serving
 points (`silicon_e2e.csv`). Training cases become `Case` records in the units of their source;
-serving rows are only named (`ServingRow`), so that each is reported. Unknown keys of a row are
-ignored, because other people write these files; a key of the wrong type is an error with its line.
+serving rows are kept as they are read (`ServingRow`), since each protocol reads other keys of
+them. Unknown keys of a row are ignored, because other people write these files; a key of the wrong
+type in a training case is an error with its line.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from clustersim.errors import Problem, SpecError
+from clustersim.validate.published import Count, Row
+from clustersim.validate.serving_csv import read_points
+from clustersim.validate.serving_records import ServingRow
 
 KNOWN = "a mapping with 'cases:' (training) or 'rows:' (serving), or a CSV with ttft_ms and tpot_ms"
-
-
-Count = Annotated[int, Field(gt=0)]
-
-
-class Row(BaseModel):
-    """A frozen record of a published row; keys that we do not know are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
 class Source(Row):
@@ -267,16 +261,6 @@ def short_name(title: str) -> str:
 
 
 @dataclass(frozen=True)
-class ServingRow:
-    """A serving measurement, named so that it is counted; `metrics` are what it is judged by."""
-
-    id: str
-    source: str
-    device: str | None
-    metrics: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class CaseFile:
     """What one file holds."""
 
@@ -302,12 +286,12 @@ def read_case_file(path: str | Path) -> CaseFile:
             Problem(f"cannot be read: {error}", f"give {KNOWN}", file=str(path))
         ) from error
     if path.suffix.lower() == ".csv":
-        return CaseFile(path, serving=tuple(_csv_rows(text, path)))
+        return CaseFile(path, serving=read_points(text, path, KNOWN))
     data, node = _load(text, path)
     if isinstance(data, dict) and isinstance(data.get("cases"), list):
         return CaseFile(path, cases=_cases(data["cases"], _value_node(node, "cases"), path))
     if isinstance(data, dict) and isinstance(data.get("rows"), list):
-        return CaseFile(path, serving=tuple(_serving_rows(data["rows"])))
+        return CaseFile(path, serving=tuple(_serving_rows(data["rows"], path)))
     keys = ", ".join(map(str, data)) if isinstance(data, dict) else type(data).__name__
     raise SpecError(
         Problem(
@@ -411,27 +395,11 @@ def _problems(
         )
 
 
-def _serving_rows(rows: Iterable[Any]) -> Iterator[ServingRow]:
+def _serving_rows(rows: Iterable[Any], path: Path) -> Iterator[ServingRow]:
     for row in rows:
         if isinstance(row, dict):
             source = row.get("source") or {}
             name = source.get("key") or short_name(str(source.get("title", "")))
-            metrics = tuple(row.get("scored") or ())
-            yield ServingRow(str(row.get("id")), str(name), row.get("device"), metrics)
-
-
-def _csv_rows(text: str, path: Path) -> Iterator[ServingRow]:
-    reader = csv.DictReader(text.splitlines())
-    missing = {"id", "ttft_ms", "tpot_ms"} - set(reader.fieldnames or ())
-    if missing:
-        raise SpecError(
-            Problem(
-                f"holds no serving points: columns {', '.join(sorted(missing))} are missing",
-                f"give {KNOWN}",
-                file=str(path),
-                line=1,
-            )
-        )
-    for row in reader:
-        metrics = ("ttft_s_mean", "tpot_s_mean")
-        yield ServingRow(str(row["id"]), path.stem, row.get("system"), metrics)
+            scored = row.get("scored") or {}
+            device = row.get("device")
+            yield ServingRow(str(row.get("id")), str(name), device, scored, row, path.parent)

@@ -38,6 +38,7 @@ INFINIBAND = (  # adapters up to [Gb/s] -> ports and latency of one switch [s]
     (800, 64, 0.25e-6),  # assumed: QM9700, 64 ports of 400 Gb/s
 )
 FABRIC_EFFICIENCY = 0.9  # assumed, as in every shipped topology: headers and uneven routing
+FULL_MESH = 8  # GPUs of a node whose links join pairs: platforms of MI250 and MI300X
 HOST = Host(cpu="not stated", sockets=2, dram=2.0**40, dram_bandwidth=400e9, pcie_switches=4)
 
 
@@ -79,6 +80,45 @@ def build_topology(case: Case, device: Device, gpus: int, notes: list[str]) -> T
         fabric=_fabric(case, nodes, node, notes),
         sources={"cluster": case.source.table or case.source.title},
     )
+
+
+def build_node(device: Device, gpus: int, words: str = "") -> Node:
+    """A node of a serving row: links from the catalogue, PCIe where it has no others.
+
+    Parameters
+    ----------
+    gpus : int
+        Of the row.
+    words : str
+        What the row says of its interconnect.
+
+    Notes
+    -----
+    Eight CDNA 3 GPUs have a link to each other: n of them use n - 1 of their seven links. MI250
+    GPUs keep the wiring of their whole node.
+    """
+    link, said = device.scale_up_link or "", words.lower()
+    here, kind = gpus, "switch"
+    bandwidth = device.scale_up_bandwidth or device.pcie_bandwidth
+    without = "no nvlink" in said or ("pcie" in said and "nvlink" not in said)
+    if not link or link.startswith("pcie") or without:
+        named = "pcie5" if "5.0" in said else "pcie4"
+        kind, link = "pcie", link if link.startswith("pcie") else named
+        bandwidth = device.pcie_bandwidth
+    elif link.startswith("xgmi") and device.architecture == "cdna2" and gpus > 1:
+        here, kind = FULL_MESH, "mesh"
+    elif link.startswith("xgmi") and gpus < FULL_MESH:
+        bandwidth *= max(1, gpus - 1) / (FULL_MESH - 1)
+    scale_up = {"kind": kind, "link": link, "domain_gpus": here, "bandwidth": bandwidth}
+    nics = Nics(count=0, bandwidth=0.0, link=TRANSPORT_IN_DOUBT)
+    return Node(
+        device=device, gpus=here, scale_up=ScaleUp.model_validate(scale_up), nics=nics, host=HOST
+    )
+
+
+def one_node(name: str, node: Node) -> Topology:
+    """A cluster of a single node."""
+    return Topology(name=name, node=node, nodes=1, fabric=Fabric(kind="single_node"))
 
 
 def _scale_up(case: Case, device: Device, per_node: int, notes: list[str]) -> ScaleUp:

@@ -35,6 +35,7 @@ class Entry:
     mfu_predicted: float | None = None
     mfu_printed: float | None = None
     mfu_difference: float | None = None
+    concurrency: int | None = None
 
     @property
     def outside_tolerance(self) -> bool:

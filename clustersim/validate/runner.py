@@ -6,6 +6,7 @@ case that cannot be compared is an entry with a reason; nothing is dropped.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -17,15 +18,15 @@ from clustersim.errors import ClusterSimError
 from clustersim.spec.scenario import Scenario
 from clustersim.validate import formulas, memory
 from clustersim.validate.capabilities import NotComparableError
-from clustersim.validate.cases import Case, CaseFile, ServingRow, read_case_file
+from clustersim.validate.cases import Case, CaseFile, read_case_file
 from clustersim.validate.entries import Entry, Fit, Outcome
 from clustersim.validate.rules import Catalogue, Conversion, convert, shipped_catalogue
 from clustersim.validate.series import series_report
+from clustersim.validate.serving_runner import run_serving
 from clustersim.validate.summary import rank_correlations, summarise
 
 FITS_FRACTION = 0.92  # of device memory (rules 6 and 9)
 DOUBLING_TOLERANCE = 0.05  # rule 6
-SERVING_REASON = "serving is not modelled yet"
 LAYER_METRICS = {
     "layer_forward_ms": ("layer_forward_s", 0),
     "layer_backward_ms": ("layer_backward_s", 1),
@@ -83,6 +84,7 @@ def validate_files(
     *,
     catalogue: Catalogue | None = None,
     jobs: int = 1,
+    sample: float = 1.0,
 ) -> Report:
     """Run every case of the given files.
 
@@ -94,14 +96,31 @@ def validate_files(
         Devices and the default fleet; the shipped ones where it is None.
     jobs : int
         Processes; the result does not depend on it.
+    sample : float
+        Share of the cases that is run, chosen by a hash of their ids: always the same ones.
 
     Raises
     ------
     SpecError
         If a file has none of the known schemas.
     """
-    files = [read_case_file(path) for path in paths]
+    files = [sample_of(read_case_file(path), sample) for path in paths]
     return validate_cases(files, predictor, catalogue or shipped_catalogue(), jobs)
+
+
+def sample_of(file: CaseFile, share: float) -> CaseFile:
+    """A share of the cases of a file, by a hash of their ids."""
+    if share >= 1.0:
+        return file
+    cases = tuple(case for case in file.cases if in_sample(case.id, share))
+    return replace(
+        file, cases=cases, serving=tuple(row for row in file.serving if in_sample(row.id, share))
+    )
+
+
+def in_sample(name: str, share: float) -> bool:
+    """Whether the hash of a name falls into the first `share` of all hashes."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) < share * 2**48
 
 
 def validate_cases(
@@ -116,17 +135,9 @@ def validate_cases(
     else:
         outcomes = [run(case) for case in cases]
     entries = [entry for outcome in outcomes for entry in outcome.entries]
-    entries += [entry for file in files for row in file.serving for entry in serving_entries(row)]
+    entries += run_serving([row for file in files for row in file.serving], jobs)
     fits = tuple(outcome.fit for outcome in outcomes if outcome.fit is not None)
     return Report(tuple(entries), fits)
-
-
-def serving_entries(row: ServingRow) -> list[Entry]:
-    """Entries of a serving row: one a metric, all skipped."""
-    return [
-        Entry(row.id, row.source, row.device, "skipped", SERVING_REASON, metric)
-        for metric in row.metrics or (None,)
-    ]
 
 
 def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:

@@ -7,12 +7,18 @@ sorted values the ``ceil(p n)``-th, so that every figure of the table is the err
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from clustersim.validate.entries import Entry
 
 LEAST_FOR_RANKS = 3  # a rank correlation of two points says nothing
+LEAST_OF_SERIES = 4  # concurrencies of a series that is judged by rank
+RANKED = "ttft_s_mean"  # judged by rank over concurrency
+# Metrics of one family are one measurement: a row counts once in each.
+FAMILIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "makespan_s", "power_w")
 
 
 def nearest_rank(values: Sequence[float], share: float) -> float:
@@ -47,10 +53,97 @@ def summarise(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             (f"{label}: {name}", lambda entry, name=name, key=key: key(entry) == name)  # type: ignore[misc]
             for name in names
         ]
-    return [
+    rows = [
         summary_row(group, [entry for entry in entries if belongs(entry)])
         for group, belongs in groups
     ]
+    return rows + serving_summary(entries)
+
+
+def serving_summary(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Further summary rows where there are serving entries.
+
+    One has each row once in every family of metrics; one has the rank correlation of TTFT over
+    concurrency, the mean and the median over series, beside the errors of their entries.
+    """
+    rows = []
+    if once := once_each(entries):
+        row = {"group": "serving, a row once a family", "cases": len(once), "skipped": 0}
+        rows.append({**row, **error_statistics(once), "bias": None})
+    groups = [group for group in series_of(entries) if group.spearman is not None]
+    if groups:
+        found = [group.spearman for group in groups if group.spearman is not None]
+        errors = [entry.error for group in groups for entry in group.entries if entry.error]
+        rows.append(
+            {
+                "group": f"{RANKED} over concurrency, by series",
+                "cases": len(groups),
+                "skipped": 0,
+                **error_statistics(errors),
+                "spearman": math.fsum(found) / len(found),
+                "spearman_median": nearest_rank(found, 0.5),
+            }
+        )
+    return rows
+
+
+def once_each(entries: Sequence[Entry]) -> list[float]:
+    """Mean absolute error of each row and family of serving metrics."""
+    sizes: dict[tuple[str, str], list[float]] = {}
+    for entry in entries:
+        family = metric_family(entry.metric)
+        if family is not None and entry.error is not None:
+            sizes.setdefault((entry.id, family), []).append(abs(entry.error))
+    return [math.fsum(found) / len(found) for found in sizes.values()]
+
+
+def metric_family(metric: str | None) -> str | None:
+    """Family of a serving metric: times without their statistic, or throughput; else None."""
+    if metric is None:
+        return None
+    if metric.endswith("_per_s"):
+        return "throughput"
+    return next((family for family in FAMILIES if metric.startswith(family)), None)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Entries of one configuration at several concurrencies, and how well they are ranked."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    spearman: float | None
+
+
+def series_of(entries: Sequence[Entry]) -> list[Series]:
+    """Series of the ranked metric; fewer than `LEAST_OF_SERIES` concurrencies are not judged.
+
+    Replicates count by their median. Predictions that do not change over concurrency rank nothing:
+    their correlation is 0.
+    """
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        if entry.metric == RANKED and entry.series is not None and entry.status == "ok":
+            groups.setdefault((entry.source, entry.series), []).append(entry)
+    found = []
+    for (_, name), members in groups.items():
+        predicted = _medians(members, lambda entry: entry.predicted)
+        measured = _medians(members, lambda entry: entry.measured)
+        rho = None
+        if len(predicted) >= LEAST_OF_SERIES:
+            rho = spearman(predicted, measured) or 0.0
+        found.append(Series(name, tuple(members), rho))
+    return found
+
+
+def _medians(entries: Sequence[Entry], value: Callable[[Entry], float | None]) -> list[float]:
+    """Median of a value at each concurrency, by rising concurrency."""
+    groups: dict[int, list[float]] = {}
+    for entry in entries:
+        number = value(entry)
+        if entry.concurrency is not None and number is not None:
+            groups.setdefault(entry.concurrency, []).append(number)
+    return [statistics.median(groups[key]) for key in sorted(groups)]
 
 
 def summary_row(group: str, entries: Iterable[Entry]) -> dict[str, Any]:

@@ -61,12 +61,23 @@ def render(report: Report, *, worst: int = 10) -> str:
     """The report as plain text: summary, worst cases, missed tolerances, reasons."""
     parts = [
         plain_table(SUMMARY_COLUMNS, summary_cells(report)),
+        _ranks_part(report),
         _worst_part(report, worst),
         _missed_part(report),
         _memory_part(report),
         _skipped_part(report),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _ranks_part(report: Report) -> str:
+    lines = [
+        f"{row['group']}: Spearman {row['spearman']:.3f} mean, {row['spearman_median']:.3f} median"
+        f" of {row['cases']} series"
+        for row in summarise(report.entries)
+        if "spearman" in row
+    ]
+    return "\n".join(lines)
 
 
 def _worst_part(report: Report, worst: int) -> str:
@@ -121,7 +132,14 @@ def _number(value: float | None, metric: str | None) -> str:
         return "-"
     if metric == "memory_bytes":
         return f"{value / 2**30:.2f} GiB"
-    return f"{value:.4g} s"
+    return f"{value:.4g} {unit_of(metric)}"
+
+
+def unit_of(metric: str | None) -> str:
+    """Unit of a metric by its name."""
+    if metric is not None and metric.endswith("_per_s"):
+        return "1/s" if metric.startswith("requests") else "tokens/s"
+    return "W" if metric == "power_w" else "s"
 
 
 def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -68,13 +68,15 @@ def test_serving_rows_are_named(tmp_path):
         'rows:\n- id: "s"\n  device: "H100"\n  source: {key: "k"}\n  scored: {ttft_s_mean: 1.0}\n'
     )
     (row,) = read_case_file(write(tmp_path, text)).serving
-    assert (row.id, row.source, row.metrics) == ("s", "k", ("ttft_s_mean",))
+    assert (row.id, row.source, row.scored) == ("s", "k", {"ttft_s_mean": 1.0})
+    assert not row.is_point
 
 
 def test_serving_points_are_named(tmp_path):
     path = write(tmp_path, "id,system,ttft_ms,tpot_ms\np,h100,1,2\n", "silicon_e2e.csv")
     (row,) = read_case_file(path).serving
-    assert row.metrics == ("ttft_s_mean", "tpot_s_mean")
+    assert row.scored == {"ttft_s_mean": 1e-3, "tpot_s_mean": 2e-3}
+    assert row.is_point
 
 
 def test_another_csv_is_refused(tmp_path):

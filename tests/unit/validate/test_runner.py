@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clustersim.errors import SimulationError
-from clustersim.validate.cases import CaseFile, ServingRow
-from clustersim.validate.runner import SERVING_REASON, Report, run_case, validate_cases
+from clustersim.validate.cases import CaseFile
+from clustersim.validate.runner import Report, run_case, validate_cases
 from clustersim.validate.table import exit_code, markdown, render, write_table
 
 GIB = 2.0**30
@@ -158,16 +158,6 @@ def test_what_must_not_fit_is_checked(case, predictor, catalogue):
     assert outcome.fit is not None
     assert outcome.fit.predicted
     assert exit_code(Report(outcome.entries, (outcome.fit,))) == 1
-
-
-def test_serving_rows_are_skipped_by_metric(predictor, catalogue):
-    rows = (
-        ServingRow("s", "k", "H100", ("ttft_s_mean", "tpot_s_mean")),
-        ServingRow("t", "k", None, ()),
-    )
-    report = validate_cases([CaseFile(Path("x"), serving=rows)], predictor, catalogue)
-    assert [entry.metric for entry in report.entries] == ["ttft_s_mean", "tpot_s_mean", None]
-    assert {entry.reason for entry in report.entries} == {SERVING_REASON}
 
 
 def test_the_document_has_the_keys_of_the_contract(case, predictor, catalogue):
