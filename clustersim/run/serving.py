@@ -22,7 +22,7 @@ from clustersim.engine.serving.policy import build_policy, padded_sizes
 from clustersim.engine.serving.replica import Replica, build_replica
 from clustersim.engine.serving.state import Load, Prices
 from clustersim.errors import CapacityError
-from clustersim.parallel.replica import ReplicaMemory, memory_of_replica
+from clustersim.parallel.replica import CacheLayout, ReplicaMemory, memory_of_replica
 from clustersim.spec.serving import ServingScenario
 from clustersim.workload.expert_counts import read_expert_counts
 from clustersim.workload.files import find_file
@@ -30,6 +30,7 @@ from clustersim.workload.iteration import iteration_of
 from clustersim.workload.requests import Requests, build_requests
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Played:
     requests: Requests
     replicas: tuple[Replica, ...]
     answered: Answered
+    refused: int  # requests longer than the cache
 
 
 def with_budget(scenario: ServingScenario, requests: Requests) -> ServingScenario:
@@ -102,7 +104,7 @@ def with_budget(scenario: ServingScenario, requests: Requests) -> ServingScenari
         return scenario
     longest = int(requests.input_tokens.max())
     if floor == "context":
-        longest = max(longest, int((requests.input_tokens + requests.output_tokens).max()))
+        longest = max(longest, scenario.model.max_positions)
     longest += min(engine.max_sequences, requests.concurrency or requests.count)
     if longest <= engine.token_budget:
         return scenario
@@ -141,7 +143,7 @@ def play(
     Raises
     ------
     CapacityError
-        If weights leave no room for a cache, or a request exceeds it.
+        If weights leave no room for a cache, or every request exceeds it.
     """
     memory = memory_of_replica(scenario)
     if requests is None:
@@ -150,11 +152,15 @@ def play(
     memory = memory_of_replica(scenario)
     if not memory.fits:
         raise CapacityError(misfit(memory))
+    capacity = math.floor(memory.kv_blocks * cache_scale)
+    kept = admissible(requests, memory.layout, capacity)
+    if not kept.size:
+        raise CapacityError(too_long(requests, memory))
+    refused, requests = requests.count - kept.size, requests.take(kept)
     prices = (book or PriceBook()).look_up(scenario, base)
     tables = _tables(scenario, prices)
     policy = build_policy(scenario, memory, scenario.engine.token_budget, prices.kernels)
     copies = scenario.parallelism.replicas
-    capacity = math.floor(memory.kv_blocks * cache_scale)
     ranks = scenario.parallelism.attention_data_parallel
     limit_s = scenario.run.time_limit or np.inf
     replicas = []
@@ -163,7 +169,31 @@ def play(
         replica.advance(limit_s)
         replicas.append(replica)
     answered = _joined(requests, replicas)
-    return Played(scenario, memory, prices, requests, tuple(replicas), answered)
+    return Played(scenario, memory, prices, requests, tuple(replicas), answered, refused)
+
+
+def admissible(requests: Requests, layout: CacheLayout, capacity: int) -> Ints:
+    """Requests whose whole context fits in the cache of a rank; engines refuse the others.
+
+    A conversation ends with the first turn that does not fit.
+    """
+    context = requests.input_tokens + requests.output_tokens
+    blocks = -(-context // layout.block_tokens)
+    kept = -(-np.minimum(context, layout.window_tokens) // layout.block_tokens)
+    fits = layout.full * blocks + layout.window * kept + layout.state <= capacity
+    for row in np.flatnonzero(requests.after >= 0) if not fits.all() else ():
+        fits[row] &= fits[requests.after[row]]
+    return np.flatnonzero(fits)
+
+
+def too_long(requests: Requests, memory: ReplicaMemory) -> str:
+    """Why no request can run, and what would help."""
+    shortest = int((requests.input_tokens + requests.output_tokens).min())
+    room = memory.kv_blocks * memory.layout.block_tokens
+    return (
+        f"the shortest request has {shortest:,} tokens, and the cache of a rank holds {room:,}\n"
+        "  fix: more GPUs a replica, an 8-bit KV cache, or shorter requests"
+    )
 
 
 def draw_requests(
@@ -240,26 +270,17 @@ def _shared(requests: Requests, copies: int) -> Iterator[Load]:
     for row in np.flatnonzero(requests.after >= 0):
         owner[row] = owner[requests.after[row]]
     for copy in range(copies):
-        rows = np.flatnonzero(owner == copy)
-        place = np.full(requests.count, -1, dtype=np.int64)
-        place[rows] = np.arange(rows.size)
-        after = requests.after[rows]
-        lengths = np.diff(requests.prefix_start)[rows]
-        blocks = [
-            requests.prefix_block[requests.prefix_start[row] : requests.prefix_start[row + 1]]
-            for row in (rows if requests.prefix_block.size else ())
-        ]
-        start = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
+        own = requests.take(np.flatnonzero(owner == copy))
         share = requests.concurrency // copies + (copy < requests.concurrency % copies)
         yield Load(
-            arrival_s=requests.arrival_s[rows],
-            input_tokens=requests.input_tokens[rows],
-            output_tokens=requests.output_tokens[rows],
-            prefix_start=start.astype(np.int64),
-            prefix_block=np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.int64),
-            prefix_tokens=max(1, requests.prefix_block_tokens),
-            after=np.where(after >= 0, place[after], -1),
-            think_s=requests.think_s[rows],
+            arrival_s=own.arrival_s,
+            input_tokens=own.input_tokens,
+            output_tokens=own.output_tokens,
+            prefix_start=own.prefix_start,
+            prefix_block=own.prefix_block,
+            prefix_tokens=max(1, own.prefix_block_tokens),
+            after=own.after,
+            think_s=own.think_s,
             concurrency=max(1, share) if requests.concurrency else 0,
         )
 

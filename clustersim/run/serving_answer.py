@@ -19,7 +19,7 @@ from clustersim.analysis.serving import (
     throughput,
     vllm_bench,
 )
-from clustersim.cost.power import MEMORY_SHARE, WAITING_SHARE
+from clustersim.cost.power import STATIC_SHARE, serving_power_share
 from clustersim.cost.serving.prices import PARTS
 from clustersim.engine.serving.state import SERIES_COLUMNS
 from clustersim.errors import CapacityError
@@ -158,11 +158,12 @@ def _gaps(played: Played) -> dict[str, float | None]:
 
 
 def _counts(played: Played) -> dict[str, int]:
-    offered, finished = played.requests.count, int(played.answered.finished.sum())
+    admitted, finished = played.requests.count, int(played.answered.finished.sum())
     return {
-        "offered": offered,
+        "offered": admitted + played.refused,
         "finished": finished,
-        "unfinished": offered - finished,
+        "unfinished": admitted - finished,
+        "refused": played.refused,
         "skipped": played.requests.skipped,
     }
 
@@ -271,30 +272,20 @@ def _bound(played: Played, breakdown: dict[str, float], load: float | None) -> d
 
 
 def power_w(played: Played, breakdown: dict[str, float]) -> float:
-    """Mean electrical power of all GPUs. [W]
-
-    Idle time draws the device's idle power, communication and waiting `WAITING_SHARE` of the limit,
-    the rest what memory-bound kernels draw, and up to the limit with the share of the matrix peak
-    that is reached.
-    """
+    """Mean electrical power of all GPUs. [W]"""
     scenario, total_s = played.scenario, sum(breakdown.values())
     device = scenario.cluster.node.device
     limit = float(device.power_limit)
-    idle = (
-        float(device.idle_power) if device.idle_power is not None else WAITING_SHARE * 0.4 * limit
-    )
+    idle = STATIC_SHARE * limit if device.idle_power is None else float(device.idle_power)
     if total_s <= 0:
         return idle * scenario.gpus
-    apart = ("idle", "host", "launch")
-    quiet = sum(breakdown[name] for name in apart)
-    waiting = sum(breakdown[name] for name in ("all_reduce", "exchange", "lockstep"))
-    working = total_s - quiet - waiting
-    reached = min(
-        1.0, _flop(played) / (_peak(played) * scenario.replica_gpus * max(working, 1e-12))
-    )
-    level = MEMORY_SHARE + (1.0 - MEMORY_SHARE) * reached
-    mean = (quiet * idle + waiting * WAITING_SHARE * limit + working * level * limit) / total_s
-    return mean * scenario.gpus
+    waiting_s = sum(breakdown[n] for n in ("all_reduce", "exchange", "lockstep", "host", "launch"))
+    attention_s, idle_s = breakdown["attention"], breakdown["idle"]
+    products_s = total_s - waiting_s - attention_s - idle_s
+    peak = _peak(played) * scenario.replica_gpus
+    reached = _flop(played) / (peak * max(products_s, 1e-12))
+    drawn = serving_power_share(products_s, attention_s, waiting_s, reached) * limit
+    return (drawn * (total_s - idle_s) + idle * idle_s) / total_s * scenario.gpus
 
 
 def _peak(played: Played) -> float:
@@ -358,6 +349,9 @@ def interval_of(
         if value is None or not np.isfinite(values).all():
             continue
         residual = HALF_WIDTH_PER_MAE * TPOT_ERROR * value
+        load = document["bound"]["load"]
+        if key == "output_tokens_per_s" and load is not None:
+            residual *= min(1.0, load) ** 4  # far below capacity all that is offered is answered
         low, high = np.percentile(values, (5, 95))
         found[key] = {
             "low": max(0.0, value - math.hypot(max(0.0, value - low), residual)),
@@ -384,6 +378,8 @@ def _warnings(document: dict[str, Any]) -> list[str]:
         )
     if unfinished := document["requests"]["unfinished"]:
         found.append(f"{unfinished:,} requests were unfinished at run.time_limit")
+    if refused := document["requests"]["refused"]:
+        found.append(f"{refused:,} requests were refused: they are longer than the KV cache")
     if skipped := document["requests"]["skipped"]:
         found.append(f"{skipped:,} lines of the trace were skipped")
     return found

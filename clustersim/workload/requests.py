@@ -7,7 +7,7 @@ that their prompts have in common; how long an answer is, is known beforehand.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,24 @@ class Requests:
     def count(self) -> int:
         """How many requests there are."""
         return self.arrival_s.size
+
+    def take(self, rows: Ints) -> Requests:
+        """Some of the requests in their order, conversations from their first turn on."""
+        place = np.full(self.count + 1, -1, dtype=np.int64)
+        place[rows] = np.arange(rows.size)
+        lengths = np.diff(self.prefix_start)[rows]
+        start = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(lengths)))
+        shift = np.repeat(self.prefix_start[rows] - start[:-1], lengths)
+        return replace(
+            self,
+            arrival_s=self.arrival_s[rows],
+            input_tokens=self.input_tokens[rows],
+            output_tokens=self.output_tokens[rows],
+            prefix_start=start,
+            prefix_block=self.prefix_block[np.arange(start[-1]) + shift],
+            after=place[self.after[rows]],
+            think_s=self.think_s[rows],
+        )
 
 
 def build_requests(

@@ -174,7 +174,7 @@ def test_a_model_that_does_not_fit_is_a_no_with_terms_and_knobs():
 def test_a_request_that_can_never_run_is_a_no():
     words = ("--set", "workload.lengths={input: 100000, output: 10}")
     said = invoke("run", SMALL, *FEW, *words, code=1).stderr
-    assert "needs a cache of 100,010 tokens" in said
+    assert "the shortest request has 100,010 tokens" in said
     assert "  fix: " in said
 
 
