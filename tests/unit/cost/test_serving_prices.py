@@ -187,8 +187,10 @@ def test_pieces_of_a_prompt_cost_about_the_whole(name: str, prompt: int) -> None
     cuts = [(float(min(piece, prompt - start)), float(start)) for start in starts]
     pieces_s = sum(table_at(axes, tables.alone_s, cut) for cut in cuts)
     whole_s = table_at(axes, tables.alone_s, (float(prompt), 0.0))
-    # never less; each piece has blocks of its own to start and a tail to wait for
-    assert whole_s * 0.98 <= pieces_s <= whole_s * 1.25
+    # never less: each piece has a tail to wait for; the last 856 of 7,000 tokens are, with the 16
+    # heads of a GPU, fewer blocks of 128 queries than it has SMs
+    most = 1.2 if prompt % piece == 0 else 1.3
+    assert whole_s * 0.98 <= pieces_s <= whole_s * most
 
 
 @pytest.mark.parametrize("name", ["serve_8b_small_gpu", "serve_deepseek_v3_h200"])
