@@ -47,6 +47,7 @@ class PriceBook:
         ]
         engine = scenario.engine
         words += [engine.model_dump_json(exclude={"host", "sources"}), str(scenario.run.seed)]
+        words.append(str(engine.host.launch))
         words.append(scenario.cluster.model_dump_json())
         key = "\n".join(words)
         if key not in self.known:
@@ -159,7 +160,7 @@ def play(
     refused, requests = requests.count - kept.size, requests.take(kept)
     prices = (book or PriceBook()).look_up(scenario, base)
     tables = _tables(scenario, prices)
-    policy = build_policy(scenario, memory, scenario.engine.token_budget, prices.kernels)
+    policy = build_policy(scenario, memory, scenario.engine.token_budget, prices.launch_s)
     copies = scenario.parallelism.replicas
     ranks = scenario.parallelism.attention_data_parallel
     limit_s = scenario.run.time_limit or np.inf

@@ -99,7 +99,7 @@ def _row(scenario: ServingScenario, prices: IterationPrices, batch: Batch) -> di
     has_graph = bool(engine.graph_sizes) and batch.tokens <= engine.graph_sizes[-1]
     if batch.words.startswith("prompt"):
         has_graph = has_graph and engine.graphs_of_prompts
-    parts["launch"] = 0.0 if has_graph else max(0.0, engine.host.launch * prices.kernels - gpu_s)
+    parts["launch"] = 0.0 if has_graph else max(0.0, prices.launch_s - gpu_s)
     host_s = engine.host.step + engine.host.sequence * batch.sequences
     if engine.async_scheduling:
         host_s = max(0.0, host_s - gpu_s - parts["launch"])

@@ -22,7 +22,12 @@ class HostCosts(Record):
     gap: Seconds = Field(
         default=0.0, ge=0, description="idle GPU between steps though the host runs ahead"
     )
-    launch: Seconds = Field(ge=0, description="of a kernel where no graph was captured")
+    launch: Seconds | None = Field(
+        default=None,
+        ge=0,
+        description="of a kernel where no graph was captured; null: an operator of eager Python, "
+        "as the device's profile has it",
+    )
     basis: Literal["fitted", "assumed"]
     evidence: str = Field(description="what it was fitted to, or why it was assumed")
 

@@ -68,8 +68,8 @@ class IterationPrices:
     imbalance, even_experts_s : ndarray (tokens + 1,)
         Fullest rank over the mean, by tokens of all attention ranks, 1 without experts; and time of
         the experts if ranks were loaded evenly. [1], [s]
-    kernels : float
-        Launches.
+    launch_s : float
+        Host time to issue all kernels where no graph was captured. [s]
     """
 
     token_s: Array
@@ -78,7 +78,7 @@ class IterationPrices:
     attention: AttentionTables
     imbalance: Array
     even_experts_s: Array
-    kernels: float
+    launch_s: float
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,14 @@ def price_iteration(
         attention=attention_tables(iteration, site.device, site.profile, sequences, budget),
         imbalance=_dense(all_tokens, imbalance),
         even_experts_s=_dense(all_tokens, even_s),
-        kernels=iteration.kernels,
+        launch_s=iteration.kernels * _operator_s(scenario, site),
     )
+
+
+def _operator_s(scenario: ServingScenario, site: Site) -> float:
+    """Host time to issue one kernel: the engine's, or that of an eager loop on this device. [s]"""
+    own = scenario.engine.host.launch
+    return site.profile.host.operator_s if own is None else own
 
 
 def _draft_s(scenario: ServingScenario, rows: Array, layers_s: Array, head_s: Array) -> Array:

@@ -31,7 +31,7 @@ UNLIMITED = 2**40
 
 
 def build_policy(
-    scenario: ServingScenario, memory: ReplicaMemory, budget: int, kernels: float
+    scenario: ServingScenario, memory: ReplicaMemory, budget: int, launch_s: float
 ) -> Policy:
     """The scheduler of a scenario's engine as numbers.
 
@@ -42,8 +42,8 @@ def build_policy(
         Its blocks, for the watermark.
     budget : int
         Most tokens of a step. [tokens]
-    kernels : float
-        Launches of an iteration.
+    launch_s : float
+        Host time to issue an iteration without a graph. [s]
 
     Returns
     -------
@@ -90,7 +90,7 @@ def build_policy(
         step_s=engine.host.step,
         gap_s=engine.host.gap,
         sequence_s=engine.host.sequence,
-        launch_s=engine.host.launch * kernels,
+        launch_s=launch_s,
         stages=scenario.parallelism.pipeline_parallel,
         drift_s=scenario.routing.drift or 0.0,
         sampled=int(scenario.routing.sample_every_step),

@@ -21,7 +21,7 @@ def record_of(engine: str, *sets: str) -> Policy:
     scenario = load_scenario("serve_8b_small_gpu", [f"engine={engine}", *sets])
     assert isinstance(scenario, ServingScenario)
     memory = memory_of_replica(scenario)
-    return build_policy(scenario, memory, scenario.engine.token_budget, 100.0)
+    return build_policy(scenario, memory, scenario.engine.token_budget, 5e-4)
 
 
 @pytest.mark.parametrize(
