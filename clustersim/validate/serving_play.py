@@ -18,6 +18,8 @@ from clustersim.spec.serving import ServingScenario
 from clustersim.validate.serving_records import ServingRun, StepBatch
 
 LATENCIES = ("ttft_s", "tpot_s", "e2e_s")
+REFUSED = "refused"  # requests longer than the cache, beside the metrics
+FIRST_STRIDE, MOST_COPIES = 512, 16  # steps between copies of a replica, and how many are kept
 Metrics = dict[str, float]
 
 
@@ -48,11 +50,9 @@ def predict(run: ServingRun, book: PriceBook) -> Metrics:
 
 
 def _measure(run: ServingRun, book: PriceBook, draw: int) -> Metrics:
-    played = _play(run, run.scenario, book, draw)
     if run.protocol == "saturated":
-        end_s = float(played.answered.queued_s.max())
-        if end_s > 0.0:
-            return _steady(run, played, book, draw, end_s)
+        return _steady(_play(run, _stopped(run.scenario), book, draw))
+    played = _play(run, run.scenario, book, draw)
     answered = played.answered
     found = _latencies(answered) | _gaps(played) | throughput(answered)
     if run.protocol != "static_batch":
@@ -60,7 +60,7 @@ def _measure(run: ServingRun, book: PriceBook, draw: int) -> Metrics:
     if run.protocol == "single_step_prefill":
         found["step_time_s"] = found["makespan_s"]
     found["power_w"] = power_w(played, breakdown_s(played))
-    return found
+    return found | {REFUSED: float(played.refused)}
 
 
 def _play(run: ServingRun, scenario: ServingScenario, book: PriceBook, draw: int) -> Played:
@@ -72,6 +72,12 @@ def _play(run: ServingRun, scenario: ServingScenario, book: PriceBook, draw: int
         if whole.fits:
             scale = run.kv_tokens / scenario.engine.block_tokens / whole.kv_blocks + 1e-12
     return play(scenario, None, draw, book, requests, scale)
+
+
+def _stopped(scenario: ServingScenario) -> ServingScenario:
+    """The scenario stopped after its first step."""
+    run = scenario.run.model_copy(update={"time_limit": 1e-9})
+    return scenario.model_copy(update={"run": run})
 
 
 def _latencies(answered: Answered) -> Metrics:
@@ -99,28 +105,67 @@ def _decode_rate(answered: Answered) -> float:
     return later / span_s if span_s > 0.0 else 0.0
 
 
-def _steady(run: ServingRun, whole: Played, book: PriceBook, draw: int, end_s: float) -> Metrics:
+def _steady(begun: Played) -> Metrics:
     """Metrics of the second half of the time up to the last entry (rule 6).
 
-    The run is played up to both ends of the window, and what it counted before is taken off.
+    The middle is known at the end. Each replica leaves copies of itself on the way, so that its
+    state at the middle and at the end is that of a copy played a little further.
     """
+    trails = [_trail(replica) for replica in begun.replicas]
+    whole = [trail[-1] for trail in trails]
+    end_s = max(float(replica.progress.queued_s.max()) for replica in whole)
     begin_s = end_s / 2.0
-    before, until = (
-        _play(run, _limited(run.scenario, limit_s), book, draw) for limit_s in (begin_s, end_s)
+    window = [_after(_at(trail, begin_s), _at(trail, end_s)) for trail in trails]
+    played = replace(begun, replicas=tuple(window))
+    answered = _joined(whole)
+    ended = np.flatnonzero((answered.last_s >= begin_s) & (answered.last_s < end_s))
+    found = _latencies(answered.take(ended)) | _gaps(played)
+    found |= in_window(answered, begin_s, end_s)
+    found["power_w"] = power_w(played, breakdown_s(played))
+    return found | {REFUSED: float(begun.refused)}
+
+
+def _trail(replica: Replica) -> list[Replica]:
+    """Copies of a replica in the course of its run, the last one at its end."""
+    stride, trail, count = FIRST_STRIDE, [_copy(replica)], replica.progress.made.size
+    while replica.count("finished") < count:
+        replica.advance(steps=stride)
+        trail.append(_copy(replica))
+        if len(trail) > MOST_COPIES:  # every second one, the first and the last among them
+            trail = trail[::2] if len(trail) % 2 else [*trail[:-1:2], trail[-1]]
+            stride *= 2
+    return trail
+
+
+def _copy(replica: Replica) -> Replica:
+    """A replica that can be played on without this one; load and prices are shared."""
+    parts = {name: getattr(replica, name) for name in ("progress", "ranks", "cache", "tally")}
+    return replace(
+        replica, **{name: part._make(map(np.copy, part)) for name, part in parts.items()}
     )
-    pairs = zip(before.replicas, until.replicas, strict=True)
-    window = replace(whole, replicas=tuple(_after(early, late) for early, late in pairs))
-    last_s = whole.answered.last_s
-    ended = np.flatnonzero((last_s >= begin_s) & (last_s < end_s))
-    found = _latencies(whole.answered.take(ended)) | _gaps(window)
-    found |= in_window(whole.answered, begin_s, end_s)
-    found["power_w"] = power_w(window, breakdown_s(window))
+
+
+def _at(trail: list[Replica], time_s: float) -> Replica:
+    """The replica of a trail at a time: no later step has begun. [s]"""
+    earlier = [replica for replica in trail if replica.now_s <= time_s]
+    found = _copy(earlier[-1])
+    found.advance(time_s)
     return found
 
 
-def _limited(scenario: ServingScenario, limit_s: float) -> ServingScenario:
-    run = scenario.run.model_copy(update={"time_limit": limit_s})
-    return scenario.model_copy(update={"run": run})
+def _joined(replicas: list[Replica]) -> Answered:
+    """Requests of all replicas, one replica after the other."""
+    columns = ("queued_s", "scheduled_s", "first_s", "last_s", "made", "preempted", "hit_tokens")
+    loads = [replica.load for replica in replicas]
+    return Answered(
+        input_tokens=np.concatenate([load.input_tokens for load in loads]),
+        output_tokens=np.concatenate([load.output_tokens for load in loads]),
+        replica=np.repeat(np.arange(len(loads)), [load.input_tokens.size for load in loads]),
+        **{
+            name: np.concatenate([getattr(replica.progress, name) for replica in replicas])
+            for name in columns
+        },
+    )
 
 
 def _after(early: Replica, late: Replica) -> Replica:

@@ -15,7 +15,7 @@ from clustersim.errors import ClusterSimError
 from clustersim.run.serving import PriceBook
 from clustersim.validate.entries import Entry
 from clustersim.validate.serving_csv import series_of_point
-from clustersim.validate.serving_play import Metrics, predict
+from clustersim.validate.serving_play import REFUSED, Metrics, predict
 from clustersim.validate.serving_points import convert_point
 from clustersim.validate.serving_records import ServingRow, ServingRun
 from clustersim.validate.serving_rows import check_complete, convert_row
@@ -75,7 +75,10 @@ def run_serving(
         answer = answers[index]
         if key:
             result = results[key]
-            answer = replace(answer, metrics=result.metrics, reason=result.reason)
+            assumed = answer.assumed
+            if refused := result.metrics.get(REFUSED):
+                assumed += (f"{refused:,.0f} requests are longer than the cache: refused",)
+            answer = replace(result, assumed=assumed, gpus=answer.gpus)
         found += _entries(row, answer)
     return found
 

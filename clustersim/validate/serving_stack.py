@@ -272,6 +272,8 @@ def cache_format(stated: str | None, family: str, formats: dict[str, str]) -> st
 def split_words(words: str) -> tuple[str | None, str | None]:
     """Formats of weights and of the cache in words such as ``nvfp4 weights / fp8 kv``.
 
+    Words without a known format come back whole.
+
     Raises
     ------
     NotComparableError
@@ -279,13 +281,13 @@ def split_words(words: str) -> tuple[str | None, str | None]:
     """
     text = words.lower()
     cache = None
-    if found := re.search(r"(?:\b(\w+)[ -]|\+)kv\b", text):
+    if found := re.search(r"(?:(?<!\w)([\w-]+)[ -]|\+)kv\b", text):
         cache = found[1] or "of the weights"
         text = text.replace(found[0], " ")
         if cache not in ("fp8", "bf16", "fp16"):
             raise NotComparableError(f"a KV cache in {cache} is not simulated")
     known = re.findall(r"[a-z]+\d+(?:_[a-z]+)?|w\da\d+|awq|gptq|bfloat16", text)
-    return next((word for word in known if word in FORMATS), None), cache
+    return next((word for word in known if word in FORMATS), words or None), cache
 
 
 def precision_of(formats: dict[str, str], cache: str) -> Precision:

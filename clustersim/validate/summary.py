@@ -73,7 +73,8 @@ def serving_summary(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     groups = [group for group in series_of(entries) if group.spearman is not None]
     if groups:
         found = [group.spearman for group in groups if group.spearman is not None]
-        errors = [entry.error for group in groups for entry in group.entries if entry.error]
+        every = [entry for group in groups for entry in group.entries]
+        errors = [entry.error for entry in every if entry.error is not None]
         rows.append(
             {
                 "group": f"{RANKED} over concurrency, by series",
