@@ -17,7 +17,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "sglang": {"mixed": 0, "reserve_start": 0.7, "reserve_least": 0.098},
     "tensorrt_llm": {"reserve_all": 1, "preempt": 0},
     "orca": {"reserve_all": 1, "preempt": 0, "chunked": 0, "budget": 2**40},
-    "static": {"reserve_all": 1, "preempt": 0, "batched": 1, "chunked": 0, "budget": 2**40},
+    "static": {"reserve_all": 1, "preempt": 0, "batched": 1, "chunked": 0},
 }
 
 

@@ -88,7 +88,7 @@ def rank_work(
 ) -> tuple[int, int, float, int]:
     """Tokens, sampled rows, attention time and decoding sequences of one rank's step."""
     tokens, sampled, decodes = 0, 0, 0
-    total, longest, added_s, beyond_s, padding = 0.0, 0.0, 0.0, 0.0, 0
+    total, longest, added_s, beyond_s, padding, prompts = 0.0, 0.0, 0.0, 0.0, 0, 0
     for place in range(ranks.active[rank]):
         given = ranks.give[rank, place]
         if given == 0:
@@ -104,6 +104,7 @@ def rank_work(
             continue
         tokens += given
         padding = max(padding, given)
+        prompts += 1
         sampled += 1 if progress.done[request] + given == known else 0
         alone, added = chunk_attention_s(given, progress.done[request], prices)
         added_s += added
@@ -111,7 +112,7 @@ def rank_work(
     if policy.batched:
         total = longest * decodes
         if padding > 0:
-            tokens = padding * ranks.active[rank]
+            tokens = padding * prompts
     lanes = policy.stages
     decoding_s = decode_attention_s((decodes + lanes - 1) // lanes, total / lanes, longest, prices)
     return tokens, sampled, decoding_s + added_s / lanes + beyond_s, decodes

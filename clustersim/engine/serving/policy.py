@@ -27,7 +27,6 @@ from clustersim.spec.serving import ServingScenario
 
 WATERMARK = 0.01  # of the blocks, left free by admission in vLLM v0 [1]
 RESERVE_START, RESERVE_LEAST, RESERVE_STEPS = 0.7, 0.098, 600.0  # [4]
-UNLIMITED = 2**40
 
 
 def build_policy(
@@ -60,8 +59,10 @@ def build_policy(
         "reserve_start": 0.0,
     }
     match engine.policy:
-        case "vllm_v1" | "sarathi":
+        case "vllm_v1":
             flags["chunked"] = 1
+        case "sarathi":  # built on the block manager of vLLM v0
+            flags |= {"chunked": 1, "watermark": WATERMARK * memory.kv_blocks}
         case "vllm_v0":
             flags["mixed"] = int(engine.chunked_prefill)
             flags["watermark"] = WATERMARK * memory.kv_blocks
@@ -74,7 +75,7 @@ def build_policy(
     return Policy(
         **flags,
         caching=int(engine.prefix_caching),
-        budget=UNLIMITED if engine.policy in ("orca", "static") else budget,
+        budget=budget,
         sequences=engine.max_sequences,
         block_tokens=layout.block_tokens,
         window_tokens=layout.window_tokens,

@@ -372,12 +372,15 @@ def tensorrt_llm(rank: Rank, now_s: float) -> Plan:
 
 
 def static(rank: Rank, now_s: float) -> Plan:
-    """A batch that starts together and is answered when its longest answer is complete [3]."""
+    """A batch that starts together and is answered when its longest answer is complete [3].
+
+    Its prompts are computed first, as many at once as the budget holds.
+    """
     plan: Plan = {}
-    if rank.running:
+    if all(request.made <= 1 for request in rank.running):
+        rank.admit(now_s, rank.policy.budget, plan, CompletionNeeds())
+    if not plan:
         rank.keep_running(list(rank.running), 2**62, plan)
-    else:
-        rank.admit(now_s, 2**62, plan, CompletionNeeds())
     return plan
 
 

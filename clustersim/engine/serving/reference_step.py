@@ -51,7 +51,7 @@ def work_of(rank: Rank, plan: Plan, prices: Prices) -> Work:
     if policy.batched and contexts:
         contexts = [max(contexts)] * len(contexts)
     if policy.batched and chunks:
-        tokens = max(new for new, _ in chunks) * len(rank.running)
+        tokens = max(new for new, _ in chunks) * len(chunks)
     attention_s = _decode_s(contexts, policy.stages, prices) + _chunks_s(chunks, policy, prices)
     return Work(tokens, rows, len(contexts), attention_s)
 

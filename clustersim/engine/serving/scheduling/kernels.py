@@ -446,10 +446,13 @@ def schedule(
     """One rank's part of the next step, in `ranks.give`."""
     ranks.give[rank, : ranks.running.shape[1]] = 0
     before, state = tally.counters[3], (load, progress, ranks, cache, policy, tally)
-    if policy.batched:
-        if ranks.active[rank] == 0:
-            schedule_waiting(rank, 2**62, *state)
-        else:
+    if policy.batched:  # prompts first, as many at once as the budget holds
+        left, begun = policy.budget, False
+        for place in range(ranks.active[rank]):
+            begun = begun or progress.made[ranks.running[rank, place]] > 1
+        if not begun:
+            left = schedule_waiting(rank, left, *state)
+        if left == policy.budget:
             schedule_running(rank, 2**62, True, True, *state)
         return
     if policy.mixed:
