@@ -100,11 +100,11 @@ def with_budget(scenario: ServingScenario, requests: Requests) -> ServingScenari
 
     The longest prompt then fits beside a token of every running sequence.
     """
-    engine, floor = scenario.engine, scenario.engine.token_budget_at_least
-    if floor is None:
+    engine = scenario.engine
+    if engine.chunked_prefill or engine.policy in ("vllm_v1", "sarathi"):
         return scenario
     longest = int(requests.input_tokens.max())
-    if floor == "context":
+    if engine.token_budget_at_least == "context":
         longest = max(longest, scenario.model.max_positions)
     longest += min(engine.max_sequences, requests.concurrency or requests.count)
     if longest <= engine.token_budget:

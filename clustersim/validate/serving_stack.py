@@ -19,6 +19,7 @@ from clustersim.validate.serving_records import EngineWords, Shape
 
 # Word in an engine's name -> family of the shipped tables, or the name of one of them.
 ENGINES = (
+    ("splitwise artifact", "vllm-0.1"),  # a fork of vLLM of 2023 [arXiv:2311.18677, appendix]
     ("tensorrt", "tensorrt_llm"),
     ("trtllm", "tensorrt_llm"),
     ("vllm", "vllm"),
