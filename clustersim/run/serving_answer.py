@@ -30,7 +30,7 @@ from clustersim.model.transformer import (
 )
 from clustersim.parallel.replica import ReplicaMemory
 from clustersim.run.answer import digest_of
-from clustersim.run.serving import Played, PriceBook, capacity_of, play
+from clustersim.run.replicas import Played, PriceBook, capacity_of, play
 from clustersim.spec.serving import ServingScenario
 from clustersim.spec.workload import OPEN
 

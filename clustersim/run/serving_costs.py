@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clustersim.cost.serving.prices import PARTS, IterationPrices
 from clustersim.errors import CapacityError
 from clustersim.parallel.replica import memory_of_replica
-from clustersim.run.serving import PriceBook, misfit
+from clustersim.run.replicas import PriceBook, misfit
 from clustersim.spec.serving import ServingScenario
 
 CONTEXT = 1024  # tokens that a decoding sequence has behind it

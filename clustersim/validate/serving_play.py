@@ -12,7 +12,7 @@ from clustersim.engine.serving.reference_step import table_at
 from clustersim.engine.serving.replica import Replica
 from clustersim.engine.serving.state import Tally
 from clustersim.parallel.replica import memory_of_replica
-from clustersim.run.serving import Played, PriceBook, draw_requests, play, with_budget
+from clustersim.run.replicas import Played, PriceBook, draw_requests, play, with_budget
 from clustersim.run.serving_answer import breakdown_s, power_w
 from clustersim.spec.serving import ServingScenario
 from clustersim.validate.serving_records import ServingRun, StepBatch

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from clustersim.parallel.replica import memory_of_replica
-from clustersim.run.serving import admitted
+from clustersim.run.replicas import admitted
 from clustersim.spec.model import Model
 from clustersim.spec.serving import (
     Routing,

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 from clustersim.errors import ClusterSimError
-from clustersim.run.serving import PriceBook
+from clustersim.run.replicas import PriceBook
 from clustersim.validate.entries import Entry
 from clustersim.validate.serving_csv import series_of_point
 from clustersim.validate.serving_play import REFUSED, Metrics, predict

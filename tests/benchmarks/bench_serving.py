@@ -10,7 +10,8 @@ import json
 from functools import partial
 from pathlib import Path
 
-from clustersim.run.serving import PriceBook, play, simulate_serving
+from clustersim.run.replicas import PriceBook, play
+from clustersim.run.serving import simulate_serving
 from clustersim.spec.resolve import load_scenario
 from clustersim.spec.serving import ServingScenario
 from tests.benchmarks.bench_run import Entry, best_of, command, entry

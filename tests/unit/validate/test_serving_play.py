@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clustersim.run.serving import PriceBook, play
+from clustersim.run.replicas import PriceBook, play
 from clustersim.validate.serving_play import predict
 from clustersim.validate.serving_rows import convert_row
 from clustersim.validate.serving_stack import Stock, shipped_stock
