@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clustersim.cost.compute.gemm import SPLITS, any_gemm_s, gemm_row, limited_s
+from clustersim.cost.compute.gemm import COLUMNS, SPLITS, any_gemm_s, gemm_row, limited_s
 from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import GemmCoefficients, Profile
@@ -23,6 +23,7 @@ Array = NDArray[np.float64]
 EVICTION = 0.1  # assumed: share of L2 over which a cyclic working set turns to all misses
 SETS_OF_WEIGHTS = 5.0  # most that the collector of the measured rows cycles through
 NO_SPLITS = SPLITS[:0]
+SPLIT_COLUMN = COLUMNS.index("split_overhead_s")
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def repeated_s(
     sustained: bool = False,
     most_sets: float = SETS_OF_WEIGHTS,
     arrives_quantised: bool = False,
+    autotuned: bool = False,
 ) -> Array:
     """Time of one call of a product that is repeated, quantisation of activations included.
 
@@ -183,6 +185,9 @@ def repeated_s(
         Sets of weights that repetitions cycle through, at most.
     arrives_quantised : bool
         The kernel before has quantised the activations (static scales).
+    autotuned : bool
+        Kernels were chosen by timing them, as serving engines do when they start: those that split
+        k are among them, at the cost of a split in 16 bits where none was measured.
 
     Returns
     -------
@@ -204,7 +209,10 @@ def repeated_s(
     weights = k * n * batch * form.weight_bytes
     results = m * n * batch * RESULT_BYTES
     total = activations + weights + results
-    splits, aligned = SPLITS if form.splits else NO_SPLITS, np.ones(total.size)
+    if autotuned and not form.splits:
+        row[SPLIT_COLUMN] = profile.gemm_coefficients(HALF[0]).split_overhead_s
+    splits = SPLITS if form.splits or autotuned else NO_SPLITS
+    aligned = np.ones(total.size)
     _, tiles_s, _ = any_gemm_s(shape, total, aligned, row, splits)
     traffic = _memory_bytes((activations, weights, results), most_sets, device, c)
     call_s = limited_s(tiles_s, traffic / row[2], 2.0 * m * n * k * batch, row)

@@ -279,6 +279,7 @@ def product_s(product: Product, site: Site, rows: Array) -> Array:
         sustained=True,
         most_sets=MANY_SETS,
         arrives_quantised=quantised,
+        autotuned=True,
     )
 
 
