@@ -15,7 +15,6 @@ from clustersim.spec.serving import ServingScenario
 from tests.serving_cases import load_of, policy_of, replica_of
 
 
-
 def record_of(engine: str, *sets: str) -> Policy:
     scenario = load_scenario("serve_8b_small_gpu", [f"engine={engine}", *sets])
     assert isinstance(scenario, ServingScenario)
