@@ -13,6 +13,8 @@ PREFILL = PrefillCoefficients(
     efficiency=0.7,
     q_tile=128,
     head_step=32,
+    head_exponent=0.1,
+    tail_ratio=1.3,
     exponentials_per_cycle=20.0,
     masked_keys=20.0,
     block_setup_s=3e-6,
@@ -24,6 +26,8 @@ PREFILL = PrefillCoefficients(
     kernel_floor_s=12e-6,
 )
 
+NARROW = PREFILL.model_copy(update={"tile_by_head": True, "head_powers": True, "q_tile": 64})
+
 GROUPED = DecodeCoefficients(
     group_least=2,
     group_limit=32,
@@ -34,8 +38,11 @@ GROUPED = DecodeCoefficients(
     split_waves=2.5,
     wave_share=0.3,
     split_keys=156.0,
+    split_root=8.0,
     split_overhead_s=3.4e-6,
+    element_combine_s=3e-11,
     memory_efficiency=0.87,
+    l2_ratio=3.0,
     l2_fraction=0.58,
     kernel_floor_s=4e-6,
 )
@@ -43,6 +50,9 @@ GROUPED = DecodeCoefficients(
 SINGLE = GROUPED.model_copy(
     update={"group_least": 1, "group_limit": 1, "block_setup_s": 1.2e-6, "split_waves": 0.5}
 )
+
+HOPPER = GROUPED.model_copy(update={"crowd_elements": 2048, "rotate_heads": 64, "rotate_s": 2e-6})
+WHOLE = GROUPED.model_copy(update={"splits": False, "split_root": None})
 
 PROFILE = load_profile("h100_sxm").model_copy(
     update={

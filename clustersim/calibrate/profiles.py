@@ -24,7 +24,7 @@ from clustersim.calibrate.sections import find_start, read_values, with_section,
 from clustersim.calibrate.tables import Tables
 from clustersim.cost.measured.family import Coefficient, Family
 from clustersim.cost.measured.rows import Rows
-from clustersim.errors import ClusterSimError, Problem, SpecError
+from clustersim.errors import ClusterSimError, ModelDomainError, Problem, SpecError
 from clustersim.spec.base import Record
 from clustersim.spec.device import Device
 from clustersim.spec.profile import STEP, FitError, Origin, Pedigree, Profile
@@ -173,7 +173,7 @@ def fit_sections(tables: Tables, device: Device, start: Start, seed: int) -> Ite
         By group in the order of `ORDER`, then by name.
     """
     profile = start.profile
-    for section, parts in _by_section(tables).items():
+    for section, parts in _by_section(tables, device, profile).items():
         found = fit_section(
             section, parts, device, Start(profile, start.sibling, start.others), seed
         )
@@ -185,11 +185,11 @@ def fit_sections(tables: Tables, device: Device, start: Start, seed: int) -> Ite
 Part = tuple[Family, Rows]
 
 
-def _by_section(tables: Tables) -> dict[str, list[Part]]:
+def _by_section(tables: Tables, device: Device, profile: Profile) -> dict[str, list[Part]]:
     found: dict[str, list[Part]] = {}
     for rows in tables.rows:
         family = tables.families[rows.stem]
-        names = np.asarray(family.sections(rows.columns))
+        names = _sections(family, rows, device, profile)
         for section in np.unique(names).tolist():
             if section and family.coefficients(section):
                 found.setdefault(section, []).append((family, rows.take(names == section)))
@@ -199,6 +199,16 @@ def _by_section(tables: Tables) -> dict[str, list[Part]]:
         return (ORDER.index(head) if head in ORDER else len(ORDER), section)
 
     return {section: found[section] for section in sorted(found, key=rank)}
+
+
+def _sections(family: Family, rows: Rows, device: Device, profile: Profile) -> NDArray[np.str_]:
+    """Section of each row; by its columns alone where the profile knows none of its kernels."""
+    if family.kernels is not None:
+        try:
+            return np.asarray(family.kernels(rows.columns, device, profile))
+        except ModelDomainError:
+            pass
+    return np.asarray(family.sections(rows.columns))
 
 
 def fit_section(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,13 +29,7 @@ def with_section(profile: Profile, section: str, record: Record) -> Profile:
 def read_values(record: Record, coefficients: Sequence[Coefficient]) -> list[float]:
     """Free numbers of a section; in the middle of its bounds where the record leaves one open."""
     values = [(getattr(record, coefficient.name), coefficient) for coefficient in coefficients]
-    return [_middle(bounds) if value is None else float(value) for value, bounds in values]
-
-
-def _middle(bounds: Coefficient) -> float:
-    if bounds.low > 0:
-        return math.sqrt(bounds.low * bounds.high)
-    return (bounds.low + bounds.high) / 2
+    return [bounds.middle if value is None else float(value) for value, bounds in values]
 
 
 def with_values(

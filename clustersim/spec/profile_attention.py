@@ -28,9 +28,26 @@ WHOLE_HEADS = 16.0  # head sizes that are no multiple of this run in kernels of 
 class PrefillCoefficients(Record):
     """How attention over whole sequences runs, for one kernel and pair of datatypes."""
 
+    arithmetic: str | None = Field(
+        default=None, description="datatype of the products, where it is not that of the queries"
+    )
     efficiency: Share = Field(description="share of the dense peak in the products of a block")
     q_tile: int = Field(gt=0, description="query rows of one thread block")
+    tile_by_head: bool = Field(
+        default=False,
+        description="whether q_tile is that of heads of 128, a block holding as many elements of "
+        "other heads",
+    )
     head_step: int = Field(gt=0, description="head sizes are padded to a multiple of this")
+    head_powers: bool = Field(
+        default=False, description="whether they are padded on, to the next power of two"
+    )
+    head_exponent: float = Field(
+        default=0.0, ge=0, description="the share falls with the head size, over 128, to this power"
+    )
+    tail_ratio: float = Field(
+        default=1.0, gt=0, description="time of the longest block over its share of a full SM"
+    )
     exponentials_per_cycle: float = Field(
         gt=0, description="softmax: exponentials of one SM in a clock cycle, at the boost clock"
     )
@@ -55,17 +72,45 @@ class DecodeCoefficients(Record):
     group_limit: int = Field(
         gt=0, description="query heads of one KV head that a block serves together"
     )
+    fill_least: float = Field(
+        default=0.0,
+        ge=0,
+        description="fewest blocks on each SM, contexts cut in 128 keys, that it is used for",
+    )
+    rotate_heads: int = Field(
+        default=0, ge=0, description="queries of heads up to this are rotated in a launch of theirs"
+    )
+    rotate_s: Seconds = Field(default=0.0, ge=0, description="that launch")
+    crowd_elements: int | None = Field(
+        default=None,
+        gt=0,
+        description="query elements of a block beyond which an SM holds two blocks, not three",
+    )
     block_setup_s: Seconds = Field(ge=0, description="start and finish of one thread block")
     dim_setup_s: Seconds = Field(ge=0, description="more of it for each element of a head")
-    element_setup_s: Seconds = Field(ge=0, description="more for each element of its queries")
+    element_setup_s: Seconds = Field(
+        ge=0, description="more for each element of its queries, heads padded to eight, 16, 32 ..."
+    )
     block_bandwidth: BytesPerS = Field(gt=0, description="keys and values into one thread block")
+    splits: bool = Field(default=True, description="whether contexts are split among blocks")
     split_waves: float = Field(gt=0, description="blocks on each SM that splitting aims at")
     wave_share: float = Field(
         ge=0, le=1, description="what an idle place of the last wave costs, over a busy one"
     )
     split_keys: float = Field(gt=0, description="fewest keys that a split is worth")
+    split_root: float | None = Field(
+        default=None,
+        gt=0,
+        description="splits are at most the root of this times those worth it; none: no such bound",
+    )
     split_overhead_s: Seconds = Field(ge=0, description="combination of split results")
+    element_combine_s: Seconds = Field(
+        default=0.0, ge=0, description="more of it for each element of a split's result"
+    )
     memory_efficiency: Share = Field(description="share of the memory bandwidth beyond L2")
+    l2_ratio: float | None = Field(
+        default=None, gt=1, description="rate of hits in L2 over that beyond it; none: no time"
+    )
     l2_fraction: float = Field(gt=0, description="working set, over L2, of which half hits")
     kernel_floor_s: Seconds = Field(ge=0, description="least time of the call")
 
@@ -77,9 +122,19 @@ def prefill_sections(dtype: str, kv_dtype: str, head_dim: Array) -> Names:
     return np.where(tuned | (dtype != "fp8"), name, f"{name}_other_heads")
 
 
-def decode_sections(kv_dtype: str, group: Array, least: int, limit: int) -> Names:
-    """Section of each decoding step: blocks of a whole group, or `single` query heads."""
-    grouped = (group >= least) & (group <= limit)
+def decode_sections(kv_dtype: str, group: Array, blocks: Array, c: DecodeCoefficients) -> Names:
+    """Section of each decoding step: blocks of a whole group, or `single` query heads.
+
+    Parameters
+    ----------
+    group : ndarray (n,)
+        Query heads of a KV head.
+    blocks : ndarray (n,)
+        Blocks that the grouped kernel would have on each SM.
+    c : DecodeCoefficients
+        The grouped kernel.
+    """
+    grouped = (group >= c.group_least) & (group <= c.group_limit) & (blocks >= c.fill_least)
     return np.where(grouped, kv_dtype, f"{kv_dtype}_single")
 
 

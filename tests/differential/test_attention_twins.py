@@ -13,9 +13,12 @@ from clustersim.cost.compute.reference import Core
 from tests.attention_cases import (
     DEVICES,
     GROUPED,
+    HOPPER,
+    NARROW,
     PREFILL,
     PROFILE,
     SINGLE,
+    WHOLE,
     prefill_shapes,
 )
 
@@ -44,18 +47,20 @@ heads = st.tuples(
     window=st.sampled_from([0, 128, 1024]),
     shape=heads,
     kv_dtype=st.sampled_from(["bf16", "int8"]),
+    c=st.sampled_from([PREFILL, NARROW]),
 )
-def test_prefill_block_by_block(name, batch, q_len, before, window, shape, kv_dtype):
+def test_prefill_block_by_block(name, batch, q_len, before, window, shape, kv_dtype, c):
     kv_heads, group, d = shape
     device = DEVICES[name]
     core = Core(batch, q_len, q_len + before, kv_heads * group, kv_heads, d, True, window)
     shapes = prefill_shapes(
         batch, q_len, q_len + before, kv_heads * group, kv_heads, d, window=window
     )
-    times = prefill_s(shapes, device, PROFILE, "bf16", kv_dtype)
+    profile = PROFILE.model_copy(update={"prefill": {"bf16": c}})
+    times = prefill_s(shapes, device, profile, "bf16", kv_dtype)
     sizes = dtype_bytes("bf16"), dtype_bytes(kv_dtype)
     assert times.total_s[0] == pytest.approx(
-        twin.prefill_s(core, machine_of(device), PREFILL, *sizes), rel=1e-9
+        twin.prefill_s(core, machine_of(device), c, *sizes), rel=1e-9
     )
 
 
@@ -67,8 +72,9 @@ def test_prefill_block_by_block(name, batch, q_len, before, window, shape, kv_dt
     ),
     window=st.sampled_from([0, 128, 8192]),
     shape=heads,
+    packed=st.sampled_from([GROUPED, HOPPER, WHOLE]),
 )
-def test_decode_sequence_by_sequence(name, batches, window, shape):
+def test_decode_sequence_by_sequence(name, batches, window, shape, packed):
     kv_heads, group, d = shape
     device = DEVICES[name]
     contexts = np.concatenate([np.array(batch) for batch in batches])
@@ -79,9 +85,10 @@ def test_decode_sequence_by_sequence(name, batches, window, shape):
     shapes = DecodeShapes(
         counts, total, longest, held, kv_heads * group * same, kv_heads * same, d * same
     )
-    c = GROUPED if 1 < group <= 32 else SINGLE
+    c = packed if 1 < group <= 32 else SINGLE
+    profile = PROFILE.model_copy(update={"decode": {"bf16": packed, "bf16_single": SINGLE}})
     expected = [
         twin.decode_s(batch, window, (kv_heads * group, kv_heads, d), machine_of(device), c, 2.0)
         for batch in batches
     ]
-    np.testing.assert_allclose(decode_s(shapes, device, PROFILE).total_s, expected, rtol=1e-9)
+    np.testing.assert_allclose(decode_s(shapes, device, profile).total_s, expected, rtol=1e-9)

@@ -108,7 +108,7 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
     return blocks_s + traffic_s + floor_s, blocks_s, traffic_s
 
 
-def visible_keys(shapes: AttentionShapes, q_tile: float) -> tuple[Array, Array]:
+def visible_keys(shapes: AttentionShapes, q_tile: float | Array) -> tuple[Array, Array]:
     """Keys that the blocks of one head visit: sum over its blocks, and most of any block.
 
     Notes

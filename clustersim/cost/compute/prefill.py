@@ -35,6 +35,8 @@ from clustersim.spec.profile_attention import (
 Array = NDArray[np.float64]
 SOURCE_BYTES = 2.0  # queries, keys and values arrive, and results leave, in 16 bits
 OVERLAP = 3.0  # assumed: exponent of the smooth maximum of blocks and their traffic
+TUNED_HEAD = 128.0  # head size that tiles and shares of the peak are stated for
+LEAST_TILE = 16.0  # query rows of one matrix instruction
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ def prefill_s(
     -----
     A block of t queries takes setup + t keys (4 d / rate + 1 / exponentials) [1, 2]; with W all
     blocks over the SMs and L the longest, B = (W^1.5 + L^1.5)^(2/3). M is the traffic of q, k, v
-    and o. time = floor + passes + (B^3 + M^3)^(1/3): the passes run before the kernel. Domain: head
-    sizes up to 512, 16-bit inputs and outputs.
+    and o. time = floor + passes + (B^3 + M^3)^(1/3): the passes run before the kernel. Heads are
+    padded to `head_step`, or on to a power of two; the rate falls with (d / 128)^`head_exponent`.
+    `tail_ratio` weighs L; a window is masked at both ends. Domain: head sizes up to 512, 16-bit
+    inputs and outputs.
     """
     queries = shapes.batch * shapes.q_len * shapes.heads * shapes.head_dim
     new = 2.0 * shapes.batch * shapes.q_len * shapes.kv_heads * shapes.head_dim
@@ -152,14 +156,30 @@ def _call_s(
 
 def _blocks_s(shapes: AttentionShapes, device: Device, c: PrefillCoefficients, dtype: str) -> Array:
     """All thread blocks of a call: spread over the SMs, and not before the longest ends."""
-    d = np.ceil(shapes.head_dim / c.head_step) * c.head_step
-    blocks = np.ceil(shapes.q_len / c.q_tile)
-    all_keys, most_keys = visible_keys(shapes, float(c.q_tile))
-    rate = matrix_peak(device, dtype) * c.efficiency / device.sms
+    d = padded_heads(shapes.head_dim, c)
+    tile = tiles(d, c)
+    blocks = np.ceil(shapes.q_len / tile)
+    all_keys, most_keys = visible_keys(shapes, tile)
+    share = np.minimum(c.efficiency * (TUNED_HEAD / d) ** c.head_exponent, 1.0)
+    rate = matrix_peak(device, c.arithmetic or dtype) * share / device.sms
     exponentials = c.exponentials_per_cycle * device.boost_clock
-    key_s = c.q_tile * (4.0 * d / rate + 1.0 / exponentials)
+    key_s = tile * (4.0 * d / rate + 1.0 / exponentials)
+    masked_s = c.masked_keys * np.where(shapes.window > 0, 2.0, 1.0) * key_s
     setup_s = c.block_setup_s + d * c.dim_setup_s
-    head_s = blocks * (setup_s + c.masked_keys * key_s) + all_keys * key_s
+    head_s = blocks * (setup_s + masked_s) + all_keys * key_s
     work_s = shapes.batch * shapes.heads * head_s / device.sms
-    longest_s = setup_s + (most_keys + c.masked_keys) * key_s
+    longest_s = c.tail_ratio * (setup_s + most_keys * key_s + masked_s)
     return np.asarray(np.cbrt((work_s * np.sqrt(work_s) + longest_s * np.sqrt(longest_s)) ** 2))
+
+
+def padded_heads(head_dim: Array, c: PrefillCoefficients) -> Array:
+    """Head sizes that a kernel computes."""
+    d = np.ceil(head_dim / c.head_step) * c.head_step
+    return np.exp2(np.ceil(np.log2(d))) if c.head_powers else d
+
+
+def tiles(d: Array, c: PrefillCoefficients) -> Array:
+    """Query rows of a block: fewer of wider heads, where a block holds so many elements."""
+    if not c.tile_by_head:
+        return np.full(d.shape, float(c.q_tile))
+    return np.maximum(np.exp2(np.floor(np.log2(c.q_tile * TUNED_HEAD / d))), LEAST_TILE)

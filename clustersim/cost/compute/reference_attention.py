@@ -54,18 +54,26 @@ def prefill_s(
 def tiles_s(core: Core, machine: ServingMachine, c: PrefillCoefficients) -> float:
     """Time of a core's tiles of queries: their work over the SMs, and the longest. [s]"""
     width = c.head_step * math.ceil(core.head_dim / c.head_step)
-    sm_flop_per_s = machine.peak_flop_per_s * c.efficiency / machine.sms
-    products_s = 2 * 2 * c.q_tile * width / sm_flop_per_s
-    softmax_s = c.q_tile / (c.exponentials_per_cycle * machine.cycles_per_s)
+    while c.head_powers and width & (width - 1):
+        width += 1
+    tile = c.q_tile
+    if c.tile_by_head:
+        tile = 16
+        while 2 * tile * width <= 128 * c.q_tile:
+            tile *= 2
+    share = min(c.efficiency * (128 / width) ** c.head_exponent, 1.0)
+    products_s = 2 * 2 * tile * width / (machine.peak_flop_per_s * share / machine.sms)
+    softmax_s = tile / (c.exponentials_per_cycle * machine.cycles_per_s)
+    masked = c.masked_keys * (2 if core.window else 1)
     head_s, longest_s, first = 0.0, 0.0, 0
     while first < core.q_len:
-        keys = block_keys(core, c.q_tile, first) + c.masked_keys
+        keys = block_keys(core, tile, first) + masked
         block_s = c.block_setup_s + width * c.dim_setup_s + keys * (products_s + softmax_s)
         head_s += block_s
         longest_s = max(longest_s, block_s)
-        first += c.q_tile
+        first += tile
     spread_s = core.batch * core.heads * head_s / machine.sms
-    return float((spread_s**1.5 + longest_s**1.5) ** (2 / 3))
+    return float((spread_s**1.5 + (c.tail_ratio * longest_s) ** 1.5) ** (2 / 3))
 
 
 def decode_s(
@@ -79,13 +87,23 @@ def decode_s(
     """Time of one decoding step of a batch; `heads` are query heads, KV heads, head size. [s]"""
     q_heads, kv_heads, d = heads
     group = q_heads // kv_heads
-    rows, unit_heads = (group, kv_heads) if group <= c.group_limit else (1, q_heads)
+    served, unit_heads = (group, kv_heads) if group <= c.group_limit else (1, q_heads)
+    rows = 8 if group <= c.group_limit else 1
+    while rows < served:
+        rows *= 2
     units = unit_heads * len(contexts)
-    most = max(max(contexts) / c.split_keys, 1.0)
+    most = max(max(contexts) / c.split_keys, 1.0) if c.splits else 1.0
+    if c.split_root is not None:
+        most = max(min(most, math.sqrt(c.split_root * most)), 1.0)
     pieces = min(max(machine.sms * c.split_waves / units, 1.0), most)
-    setup_s = c.block_setup_s + d * c.dim_setup_s + rows * d * c.element_setup_s
-    feed_s = 2 * d * kv_bytes / c.block_bandwidth
-    key_s = max(feed_s, 2 * 2 * rows * d / (machine.peak_flop_per_s / machine.sms))
+    width = 1
+    while width < d:
+        width *= 2
+    setup_s = c.block_setup_s + width * c.dim_setup_s + rows * width * c.element_setup_s
+    if c.crowd_elements is not None and rows * width > c.crowd_elements:
+        setup_s *= 3 / 2
+    feed_s = 2 * width * kv_bytes / c.block_bandwidth
+    key_s = max(feed_s, 2 * 2 * rows * width / (machine.peak_flop_per_s / 2 / machine.sms))
     seen = [min(context, window) if window else context for context in contexts]
     block_s = sum(setup_s + keys / pieces * key_s for keys in seen) / len(seen)
     waves = units * pieces / machine.sms
@@ -94,7 +112,12 @@ def decode_s(
     longest_s = setup_s + min(max(seen), max(contexts) / pieces) * key_s
     moved = 2 * sum(seen) * kv_heads * d * kv_bytes + 2 * 2 * len(seen) * q_heads * d
     miss = missed(moved, c.l2_fraction * machine.l2_bytes)
-    memory_s = miss * moved / (machine.memory_bytes_per_s * c.memory_efficiency)
+    memory_bytes_per_s = machine.memory_bytes_per_s * c.memory_efficiency
+    memory_s = miss * moved / memory_bytes_per_s
+    if c.l2_ratio is not None:
+        memory_s += (1 - miss) * moved / (c.l2_ratio * memory_bytes_per_s)
     blocks_s = (work_s**3 + longest_s**3) ** (1 / 3)
     launch_s = c.kernel_floor_s + c.split_overhead_s * (1 - 1 / most)
-    return float(launch_s + (blocks_s**3 + memory_s**3) ** (1 / 3))
+    launch_s += (pieces - 1) * served * d * c.element_combine_s
+    launch_s += c.rotate_s if d <= c.rotate_heads else 0.0
+    return float(launch_s + math.sqrt(blocks_s**2 + memory_s**2))

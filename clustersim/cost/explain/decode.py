@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
-
-from clustersim.cost.compute.decode import QUERY_BYTES, DecodeShapes, decode_s
+from clustersim.cost.compute.decode import QUERY_BYTES, DecodeShapes, decode_s, kernel_sections
 from clustersim.cost.compute.gemm import dtype_bytes
 from clustersim.cost.compute.sections import AttentionTimes
 from clustersim.cost.explain.checks import check_divides, check_group, key_of, stand_in_notes
@@ -29,15 +27,14 @@ from clustersim.cost.explain.parts import (
     without,
 )
 from clustersim.cost.explain.record import Explanation, Hint, Site, Term
-from clustersim.spec.profile import Profile
-from clustersim.spec.profile_attention import decode_sections, pick
+from clustersim.spec.profile_attention import pick
 
 SPLITS = ("combining splits", "of contexts that blocks share")
 no_setup = without("decode", block_setup_s=0.0, dim_setup_s=0.0, element_setup_s=0.0)
 endless_blocks = joined(endless_arithmetic, without("decode", block_bandwidth=math.inf))
 DECODE_CAUSES: tuple[Cause, ...] = (
-    (*FLOOR, without("decode", kernel_floor_s=0.0)),
-    (*SPLITS, without("decode", split_overhead_s=0.0)),
+    (*FLOOR, without("decode", kernel_floor_s=0.0, rotate_s=0.0)),
+    (*SPLITS, without("decode", split_overhead_s=0.0, element_combine_s=0.0)),
     ("idle SMs", "places of the last wave", without("decode", wave_share=0.0)),
     ("block start and end", "of every thread block", no_setup),
     ("keys through the SMs", "beyond what the traffic hides", endless_blocks),
@@ -100,7 +97,10 @@ def explain_decode(
         *reversed(causes),
     ]
     warm, cold = (_times(shapes, site, cache, is_warm) for is_warm in (True, False))
-    used = _coefficients(site.profile, cache, heads / key_heads)
+    used = _coefficients(shapes, site, cache)
+    ratio = site.profile.decode[used].l2_ratio
+    saved = 1.0 - float(warm.memory_s[0] / cold.memory_s[0])
+    hit = saved / (1.0 - (0.0 if ratio is None else 1.0 / ratio))
     names = [f"attention decode {used}", "attention decode"]
     cached = 2.0 * batch * keys * key_heads * head_dim * dtype_bytes(cache)
     moved = cached + 2.0 * QUERY_BYTES * batch * heads * head_dim
@@ -126,8 +126,8 @@ def explain_decode(
             "keys_seen": keys,
             "cache_bytes": cached,
             "all_blocks_s": float(warm.compute_s[0]),
-            "traffic_beyond_l2_s": round(float(warm.memory_s[0]), 12),
-            "l2_hit_fraction": 1.0 - float(warm.memory_s[0] / cold.memory_s[0]),
+            "traffic_beyond_l2_s": round((1.0 - hit) * float(cold.memory_s[0]), 12),
+            "l2_hit_fraction": hit,
         },
         hints=_hints(site, shapes, cache, found),
         notes=(*stand_in_notes(cache, used.split("_")[0]), *cache_notes(found)),
@@ -142,11 +142,10 @@ def _price(shapes: DecodeShapes, cache: str) -> Price:
     return lambda site: float(_times(shapes, site, cache).total_s[0])
 
 
-def _coefficients(profile: Profile, cache: str, group: float) -> str:
+def _coefficients(shapes: DecodeShapes, site: Site, cache: str) -> str:
     """Key of the profile whose coefficients price this step."""
-    packed = pick("decode", profile.decode, cache)
-    sections = decode_sections(cache, np.array([group]), packed.group_least, packed.group_limit)
-    return key_of(profile.decode, pick("decode", profile.decode, str(sections[0])))
+    section = str(kernel_sections(shapes, site.device, site.profile, cache)[0])
+    return key_of(site.profile.decode, pick("decode", site.profile.decode, section))
 
 
 def _hints(site: Site, shapes: DecodeShapes, cache: str, now: Explanation) -> tuple[Hint, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clustersim.cost.compute.attention import AttentionShapes
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
-from clustersim.cost.compute.prefill import SOURCE_BYTES, prefill_s
+from clustersim.cost.compute.prefill import SOURCE_BYTES, padded_heads, prefill_s, tiles
 from clustersim.cost.compute.sections import AttentionTimes
 from clustersim.cost.explain.checks import (
     check_divides,
@@ -55,8 +55,16 @@ PREFILL_CAUSES: tuple[Cause, ...] = (
     ),
     ("keys behind the mask", "visited in vain", without("prefill", masked_keys=0.0)),
     ("exponentials", "of the softmax", endless_exponentials),
-    ("padded head size", "to the step of the kernel", without("prefill", head_step=1)),
-    ("inner loop below peak", "share of peak of this kernel", without("prefill", efficiency=1.0)),
+    (
+        "padded head size",
+        "to the step of the kernel",
+        without("prefill", head_step=1, head_powers=False),
+    ),
+    (
+        "inner loop below peak",
+        "share of peak of this kernel",
+        without("prefill", efficiency=1.0, head_exponent=0.0),
+    ),
 )
 WAYS = {"memory": endless_memory, "compute": joined(endless_arithmetic, endless_exponentials)}
 
@@ -106,18 +114,19 @@ def explain_prefill(
         causal=np.ones(1, dtype=np.bool_),
         window=column(window),
     )
+    section = str(prefill_sections(site.dtype, cache, shapes.head_dim)[0])
+    used = key_of(site.profile.prefill, pick("prefill", site.profile.prefill, section))
+    group = site.profile.prefill[used]
     price = _price(shapes, site.dtype, cache)
     causes, bare = taken_apart(price, site, PREFILL_CAUSES)
     flop = 4.0 * batch * heads * head_dim * pairs_seen(q_len, keys, True, window)
-    peak_s = flop / matrix_peak(site.device, site.dtype)
+    peak_s = flop / matrix_peak(site.device, group.arithmetic or site.dtype)
     uneven_s = price(bare) - peak_s
     terms = [
         Term("arithmetic at peak", peak_s, "of the keys that queries see"),
         Term("masked tiles, uneven blocks", uneven_s, "tiles cut by the mask, waiting SMs"),
         *reversed(causes),
     ]
-    section = str(prefill_sections(site.dtype, cache, shapes.head_dim)[0])
-    used = key_of(site.profile.prefill, pick("prefill", site.profile.prefill, section))
     names = [f"attention prefill {used}", "attention prefill"]
     elements = float(batch) * head_dim * np.array([q_len * heads, keys * key_heads])
     moved = elements[0] * (SOURCE_BYTES + dtype_bytes(site.dtype))
@@ -135,15 +144,15 @@ def explain_prefill(
         terms,
         trust_in(site.profile, "prefill", names),
     )
-    group = site.profile.prefill[used]
     times = _times(shapes, site, site.dtype, cache)
+    tile = int(tiles(padded_heads(shapes.head_dim, group), group)[0])
     return replace(
         found,
         cold_s=float(_times(shapes, site, site.dtype, cache, warm=False).total_s[0]),
         facts={
             "coefficients": used,
-            "query_tile": group.q_tile,
-            "thread_blocks": batch * heads * -(-q_len // group.q_tile),
+            "query_tile": tile,
+            "thread_blocks": batch * heads * -(-q_len // tile),
             "keys_seen_fraction": pairs_seen(q_len, keys, True, window) / (float(q_len) * keys),
             "all_blocks_s": float(times.compute_s[0]),
             "traffic_s": float(times.memory_s[0]),

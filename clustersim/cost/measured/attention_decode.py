@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from clustersim.cost.compute.decode import DecodeShapes, decode_s
+from clustersim.cost.compute.decode import DecodeShapes, decode_s, kernel_sections
 from clustersim.cost.compute.gemm import dtype_bytes
 from clustersim.cost.measured.attention_rows import Names, Rows, by_names
 from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
-from clustersim.spec.profile_attention import decode_sections
-
-# Query heads of a KV head, least and most, that a library's grouped kernel serves. The others run
-# in a kernel for single query heads.
-GROUPS = {
-    "a100_sxm": (1, 128),
-    "b200_sxm": (1, 32),
-    "b300_sxm": (1, 32),
-    "gb200": (1, 32),
-    "gb300": (1, 32),
-}
-USUAL_GROUPS = (2, 32)
 
 COEFFICIENTS = (
     Coefficient("block_setup_s", 1e-8, 3e-5),
     Coefficient("dim_setup_s", 1e-11, 1e-7),
     Coefficient("element_setup_s", 1e-13, 1e-8),
     Coefficient("block_bandwidth", 5e8, 2e12),
-    Coefficient("split_waves", 0.25, 16.0),
-    Coefficient("wave_share", 0.001, 1.0),
-    Coefficient("split_keys", 8.0, 4096.0),
+    Coefficient("split_waves", 0.35, 8.0),
+    Coefficient("wave_share", 0.0, 1.0),
+    Coefficient("split_keys", 16.0, 1024.0),
+    Coefficient("split_root", 0.5, 128.0),
     Coefficient("split_overhead_s", 1e-8, 3e-5),
-    Coefficient("memory_efficiency", 0.5, 0.97),
+    Coefficient("element_combine_s", 0.0, 1e-10),
+    Coefficient("memory_efficiency", 0.75, 1.0),
+    Coefficient("l2_ratio", 1.2, 8.0),
     Coefficient("l2_fraction", 0.4, 1.2),
     Coefficient("kernel_floor_s", 1e-7, 3e-5),
 )
@@ -50,18 +41,18 @@ def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
 
 
 def sections(columns: Columns) -> Names:
-    """`decode/` and the cache datatype of each row, single query heads apart.
+    """`decode/` and the cache datatype of each row."""
+    return np.char.add("decode/", words(columns, "kv_dtype"))
 
-    Which groups a library packs differs between devices.
-    """
-    heads, kv_heads = numbers(columns, "q_heads", "kv_heads")
-    group = heads / kv_heads
 
-    def name(kv_dtype: str, device: str, rows: Rows) -> Names:
-        least, limit = GROUPS.get(device, USUAL_GROUPS)
-        return np.char.add("decode/", decode_sections(kv_dtype, group[rows], least, limit))
+def kernels(columns: Columns, device: Device, profile: Profile) -> Names:
+    """Section of each row, single query heads apart: devices differ in the groups they pack."""
 
-    return by_names(words(columns, "kv_dtype"), words(columns, "device"), name, "U64").astype(str)
+    def name(kv_dtype: str, _: str, rows: Rows) -> Names:
+        found = kernel_sections(shapes_of(columns, rows), device, profile, kv_dtype)
+        return np.char.add("decode/", found)
+
+    return by_names(words(columns, "kv_dtype"), no_variant(columns), name, "U64").astype(str)
 
 
 def coefficients(section: str) -> tuple[Coefficient, ...]:
@@ -90,6 +81,7 @@ FAMILY = Family(
     stem="attention_decode",
     required=("kv_dtype", "batch", "kv_len", "q_heads", "kv_heads", "head_dim", "window"),
     sections=sections,
+    kernels=kernels,
     coefficients=coefficients,
     predict=predict,
     size=size,

@@ -19,13 +19,15 @@ Rows = NDArray[np.int64]
 
 PROMPT_COEFFICIENTS = (
     Coefficient("efficiency", 0.05, 1.0),
+    Coefficient("head_exponent", 0.0, 0.3),
+    Coefficient("tail_ratio", 0.33, 3.0),
     Coefficient("exponentials_per_cycle", 1.0, 1e4),
-    Coefficient("masked_keys", 0.1, 300.0),
-    Coefficient("block_setup_s", 1e-9, 1e-5),
+    Coefficient("masked_keys", 1.0, 256.0),
+    Coefficient("block_setup_s", 1e-7, 1e-5),
     Coefficient("dim_setup_s", 1e-12, 1e-7),
     Coefficient("passes", 0.01, 2.0),
     Coefficient("memory_efficiency", 0.5, 1.0),
-    Coefficient("l2_ratio", 1.0, 10.0),
+    Coefficient("l2_ratio", 1.2, 8.0),
     Coefficient("l2_fraction", 0.4, 2.0),
     Coefficient("kernel_floor_s", 1e-6, 3e-5),
 )

@@ -7,6 +7,7 @@ A family stands for one file of the measured schema (its stem, such as ``gemm``)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,17 @@ class Coefficient:
     name: str
     low: float
     high: float
+
+    @property
+    def middle(self) -> float:
+        """Halfway; by the logarithm where the bounds are positive."""
+        return self.between(0.5)
+
+    def between(self, share: float) -> float:
+        """A value this share of the way from the low bound to the high one."""
+        if self.low > 0:
+            return math.exp(math.log(self.low) * (1.0 - share) + math.log(self.high) * share)
+        return self.low + (self.high - self.low) * share
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,9 @@ class Family:
         Columns to the work of each row, ndarray (n,): what "the largest tenth" is taken by.
     variant : callable
         Columns to the row's own op, collective or mode, ndarray of str (n,); "" where there is one.
+    kernels : callable, optional
+        Columns, device and profile to the section of each row, where a library of the device
+        chooses among several kernels; None: `sections` says all.
     """
 
     stem: str
@@ -61,3 +76,4 @@ class Family:
     predict: Callable[[Columns, Device, Profile], Floats]
     size: Callable[[Columns], Floats]
     variant: Callable[[Columns], NDArray[np.str_]]
+    kernels: Callable[[Columns, Device, Profile], NDArray[np.str_]] | None = None

@@ -255,7 +255,7 @@ def test_parts_of_a_copy_are_its_price(direction, size, drives, bounced):
 def test_long_contexts_are_bound_by_memory_and_short_ones_by_starting():
     shape = {"heads": 32, "kv_heads": 8, "head_dim": 128}
     long = EXPLAINERS["decode"](site(), batch=64, context=8192, **shape)
-    short = EXPLAINERS["decode"](site(), batch=1, context=16, **shape)
+    short = EXPLAINERS["decode"](site(), batch=16, context=16, **shape)
     narrow = EXPLAINERS["decode"](site(), batch=1, context=16, kv_dtype="fp8", **shape)
     assert (long.bound, short.bound, narrow.bound) == ("memory", "thread blocks", "launch")
     assert named(short)["block start and end"] > 0.4 * short.time_s

@@ -8,6 +8,7 @@ from clustersim.cost.measured import (
     attention_decode,
     attention_prefill,
 )
+from clustersim.spec.resolve import load_profile
 from tests.attention_cases import DEVICES, PROFILE
 
 
@@ -29,15 +30,27 @@ def columns(device="h100_sxm", dtype="bf16", kv_dtype="bf16", **shape):
 @pytest.mark.parametrize(
     ("device", "section"),
     [
-        ("h100_sxm", ["bf16_single", "bf16", "bf16_single"]),
-        ("b200_sxm", ["bf16", "bf16", "bf16_single"]),
-        ("a100_sxm", ["bf16", "bf16", "bf16"]),
+        ("h100_sxm_80gb", ["bf16_single", "bf16", "bf16_single"]),
+        ("b200_sxm_180gb", ["bf16", "bf16", "bf16_single"]),
+        ("a100_sxm_80gb", ["bf16", "bf16", "bf16"]),
     ],
 )
 def test_decoding_sections_follow_the_groups_that_a_library_packs(device, section):
-    rows = columns(device, q_heads=[8, 32, 512])
-    found = attention_decode.FAMILY.sections(rows)
+    machine = DEVICES[device]
+    found = attention_decode.kernels(
+        columns(q_heads=[8, 32, 512]), machine, load_profile(machine.profile)
+    )
     assert found.tolist() == [f"decode/{name}" for name in section]
+
+
+def test_groups_are_packed_where_their_blocks_fill_a_quarter_of_the_sms():
+    machine = DEVICES["h100_sxm_80gb"]
+    rows = columns(batch=[1, 1, 4, 5], kv_len=[127, 640, 127, 127])
+    found = attention_decode.kernels(rows, machine, load_profile(machine.profile))
+    single, packed = "decode/bf16_single", "decode/bf16"
+    assert found.tolist() == [single, packed, single, packed]
+    rows = columns(batch=1, kv_len=127, kv_dtype="fp8")
+    assert attention_decode.kernels(rows, machine, load_profile(machine.profile)) == ["decode/fp8"]
 
 
 def test_prefill_sections_tell_datatypes_and_fp8_head_sizes():
