@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from clustersim.errors import ClusterSimError, Problem, SpecError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_profile
+from clustersim.validate.pool import in_processes
 
 FEW_ROWS = 200_000  # priced sooner than processes start
 SAMPLE = 400  # points of one plot
@@ -123,13 +123,9 @@ def validate_measured(folder: Path, jobs: int | None = None) -> MeasuredReport:
     if jobs is None:
         few = sum(part.rows for part in parts) < FEW_ROWS
         jobs = 1 if few else os.cpu_count() or 1
-    if jobs > 1 and len(parts) > 1:
-        order = sorted(range(len(parts)), key=lambda index: -parts[index].rows)
-        with ProcessPoolExecutor(max_workers=jobs) as pool:
-            found = dict(zip(order, pool.map(compare, [parts[i] for i in order]), strict=True))
-        reports = [found[index] for index in range(len(parts))]
-    else:
-        reports = [compare(part) for part in parts]
+    order = sorted(range(len(parts)), key=lambda index: -parts[index].rows)
+    found = dict(zip(order, in_processes(compare, [parts[i] for i in order], jobs), strict=True))
+    reports = [found[index] for index in range(len(parts))]
     return MeasuredReport(
         groups=tuple(group for report in reports for group in report.groups),
         reasons=tuple(reason for report in reports for reason in report.reasons),

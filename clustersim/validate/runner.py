@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from clustersim.validate import formulas, memory
 from clustersim.validate.capabilities import NotComparableError
 from clustersim.validate.cases import Case, CaseFile, read_case_file
 from clustersim.validate.entries import Entry, Fit, Outcome
+from clustersim.validate.pool import in_processes
 from clustersim.validate.rules import Catalogue, Conversion, convert, shipped_catalogue
 from clustersim.validate.series import series_report
 from clustersim.validate.serving_runner import run_serving
@@ -129,11 +129,7 @@ def validate_cases(
     """Run every case of files already read."""
     cases = [case for file in files for case in file.cases]
     run: Callable[[Case], Outcome] = partial(run_case, predictor=predictor, catalogue=catalogue)
-    if jobs > 1 and len(cases) > 1:
-        with ProcessPoolExecutor(max_workers=jobs) as pool:
-            outcomes = list(pool.map(run, cases, chunksize=4))
-    else:
-        outcomes = [run(case) for case in cases]
+    outcomes = in_processes(run, cases, jobs)
     entries = [entry for outcome in outcomes for entry in outcome.entries]
     entries += run_serving([row for file in files for row in file.serving], jobs)
     fits = tuple(outcome.fit for outcome in outcomes if outcome.fit is not None)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 from clustersim.errors import ClusterSimError
 from clustersim.run.replicas import PriceBook
 from clustersim.validate.entries import Entry
+from clustersim.validate.pool import in_processes
 from clustersim.validate.serving_csv import series_of_point
 from clustersim.validate.serving_play import REFUSED, Metrics, predict
 from clustersim.validate.serving_points import convert_point
@@ -108,12 +108,7 @@ def _key(run: ServingRun) -> str:
 
 def _results(runs: Mapping[str, ServingRun], jobs: int) -> dict[str, Answer]:
     """Answer of every run by its key."""
-    batches = list(_batches(runs))
-    if jobs > 1 and len(batches) > 1:
-        with ProcessPoolExecutor(max_workers=jobs) as pool:
-            parts = list(pool.map(_run_batch, batches))
-    else:
-        parts = [_run_batch(batch) for batch in batches]
+    parts = in_processes(_run_batch, _batches(runs), jobs)
     return {key: answer for part in parts for key, answer in part.items()}
 
 
