@@ -122,12 +122,12 @@ def _convert(case: ServingCase, folder: Path, stock: Stock) -> ServingRun:
         precision=precision_of(*_formats(case, engine, notes)),
         speculation=_speculation(case, notes),
         routing=_routing(case, model, notes),
-        workload=_PLACEHOLDER,
+        workload=_ANY_LOAD,
     )
     return finish(_with_load(case, scenario, folder, notes), case.protocol, case, notes)
 
 
-_PLACEHOLDER = Workload(
+_ANY_LOAD = Workload(
     arrivals=Arrivals(kind="static"),
     lengths=Lengths(input=Spread(mean=1.0), output=Spread(mean=1.0)),
     requests=1,

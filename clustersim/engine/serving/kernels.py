@@ -244,6 +244,22 @@ def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) ->
 
 
 @njit(cache=True)
+def settle_window(
+    taken: int, growing: bool, progress: Progress, ranks: Ranks, policy: Policy, tally: Tally
+) -> None:
+    """Book the tokens of a window of quiet steps to its sequences."""
+    for rank in range(ranks.active.size):
+        for place in range(ranks.active[rank]):
+            request = ranks.running[rank, place]
+            if growing:
+                before = units(progress.done[request], policy)
+                progress.held[request] += units(progress.done[request] + taken, policy) - before
+            progress.done[request] += taken
+            progress.made[request] += taken
+            progress.last_s[request] = tally.clock[0]
+
+
+@njit(cache=True)
 def advance_quietly(
     most_steps: int,
     until_s: float,
@@ -303,15 +319,7 @@ def advance_quietly(
         tally.counters[2] += 1
         taken += 1
         tally.gaps[gap_bin(clock[0] - before_s, tally)] += decodes
-    for rank in range(count):
-        for place in range(ranks.active[rank]):
-            request = ranks.running[rank, place]
-            if growing:
-                before = units(progress.done[request], policy)
-                progress.held[request] += units(progress.done[request] + taken, policy) - before
-            progress.done[request] += taken
-            progress.made[request] += taken
-            progress.last_s[request] = clock[0]
+    settle_window(taken, growing, progress, ranks, policy, tally)
     return taken
 
 
