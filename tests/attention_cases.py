@@ -41,6 +41,7 @@ GROUPED = DecodeCoefficients(
     split_root=8.0,
     split_overhead_s=3.4e-6,
     element_combine_s=3e-11,
+    miss_s=4e-6,
     memory_efficiency=0.87,
     l2_ratio=3.0,
     l2_fraction=0.58,

@@ -112,6 +112,9 @@ class DecodeCoefficients(Record):
         default=None, gt=1, description="rate of hits in L2 over that beyond it; none: no time"
     )
     l2_fraction: float = Field(gt=0, description="working set, over L2, of which half hits")
+    miss_s: Seconds = Field(
+        default=0.0, ge=0, description="more of a call whose keys and values L2 cannot hold"
+    )
     kernel_floor_s: Seconds = Field(ge=0, description="least time of the call")
 
 

@@ -29,7 +29,7 @@ from clustersim.spec.profile import Profile
 from clustersim.spec.profile_attention import DecodeCoefficients, decode_sections, pick
 
 Array = NDArray[np.float64]
-OVERLAP = 3.0  # assumed: exponent of the smooth maximum of all blocks and the longest
+OVERLAP = 3.0  # assumed: exponent of the smooth maximum of work, longest block and memory
 QUERY_BYTES = 2.0  # queries and results
 ROWS = 8.0  # query rows of one matrix instruction: groups are padded to it, doubled as needed
 MATRIX_SHARE = 0.5  # assumed: share of the dense peak in the products of a block
@@ -131,8 +131,8 @@ def decode_s(
     takes setup(d, group) + keys max(2 d bytes / block_bandwidth, arithmetic at half the dense
     peak); its group is padded to 8, 16, 32 ... rows and its heads to a power of two. W is all
     blocks over S, with `wave_share` of the idle places of the last wave; L the longest block; M the
-    traffic, `l2_ratio` times as fast inside L2. time = floor + combination of splits + (B^2 +
-    M^2)^(1/2), B = (W^3 + L^3)^(1/3): starts of blocks hide little traffic. Contexts of unequal
+    traffic, `l2_ratio` times as fast inside L2; a cache too large for L2 costs `miss_s` more.
+    time = floor + combination of splits + misses + (W^3 + L^3 + M^3)^(1/3). Contexts of unequal
     length enter by their sum (W, M) and their longest (L). Domain: one new token a sequence.
     """
     sections = kernel_sections(shapes, device, profile, kv_dtype)
@@ -162,11 +162,13 @@ def _kernel_s(
     blocks_s, launch_s = _blocks_s(shapes, device, c, kv_bytes)
     cache = shapes.total_keys * shapes.kv_heads * kv_bytes
     moved = cache + 2.0 * QUERY_BYTES * shapes.sequences * shapes.heads * shapes.head_dim
-    hit = hit_fraction(moved, c.l2_fraction * device.l2_cache) if warm else 0.0
+    held = hit_fraction(moved, c.l2_fraction * device.l2_cache)
+    hit = held if warm else 0.0
     beyond = 1.0 - hit + (0.0 if c.l2_ratio is None else hit / c.l2_ratio)
     memory_s = moved * beyond / (device.memory_bandwidth * c.memory_efficiency)
     launch_s += np.where(shapes.head_dim <= c.rotate_heads, c.rotate_s, 0.0)
-    total_s = launch_s + np.hypot(blocks_s, memory_s)
+    launch_s += c.miss_s * (1.0 - held)
+    total_s = launch_s + np.cbrt(blocks_s**OVERLAP + memory_s**OVERLAP)
     return AttentionTimes(total_s, blocks_s, memory_s, launch_s)
 
 

@@ -120,4 +120,5 @@ def decode_s(
     launch_s = c.kernel_floor_s + c.split_overhead_s * (1 - 1 / most)
     launch_s += (pieces - 1) * served * d * c.element_combine_s
     launch_s += c.rotate_s if d <= c.rotate_heads else 0.0
-    return float(launch_s + math.sqrt(blocks_s**2 + memory_s**2))
+    launch_s += miss * c.miss_s
+    return float(launch_s + (blocks_s**3 + memory_s**3) ** (1 / 3))

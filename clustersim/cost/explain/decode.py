@@ -41,10 +41,13 @@ DECODE_CAUSES: tuple[Cause, ...] = (
     (
         "memory below peak",
         "share of bandwidth of this kernel",
-        without("decode", memory_efficiency=1.0),
+        without("decode", memory_efficiency=1.0, miss_s=0.0),
     ),
 )
-WAYS = {"memory": endless_memory, "thread blocks": joined(no_setup, endless_blocks)}
+WAYS = {
+    "memory": joined(endless_memory, without("decode", miss_s=0.0)),
+    "thread blocks": joined(no_setup, endless_blocks),
+}
 
 
 def explain_decode(

@@ -26,6 +26,7 @@ COEFFICIENTS = (
     Coefficient("memory_efficiency", 0.75, 1.0),
     Coefficient("l2_ratio", 1.2, 8.0),
     Coefficient("l2_fraction", 0.4, 1.2),
+    Coefficient("miss_s", 0.0, 2e-5),
     Coefficient("kernel_floor_s", 1e-7, 3e-5),
 )
 
