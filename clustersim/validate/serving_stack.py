@@ -208,14 +208,12 @@ def node_cluster(
 ) -> Topology:
     """The node of a row; equal devices and numbers of GPUs give equal clusters.
 
-    A power limit scales the peaks of products by the cubic law (rule 17).
+    Products follow a power limit by the cubic law (rule 17).
     """
     if power_limit_w is not None and power_limit_w != device.power_limit:
         factor = limit_factor(power_limit_w, float(device.power_limit))
-        peaks = {name: peak * factor for name, peak in device.matrix_peak.items()}
-        update = {"power_limit": power_limit_w, "matrix_peak": peaks}
-        device = device.model_copy(update=update)
-        notes.append(f"rule 17: products at {factor:.2f} of their rate at {power_limit_w:g} W")
+        device = device.model_copy(update={"power_limit": power_limit_w})
+        notes.append(f"rule 17: products sustain {factor:.2f} of their rate at {power_limit_w:g} W")
     if memory_limit_gb is not None:
         device = device.model_copy(update={"memory": memory_limit_gb * 1e9})
     return one_node(f"{device.name}-x{gpus}", build_node(device, gpus, words))

@@ -3,7 +3,8 @@
 Identical layers are folded: an entry says how often it runs. What depends on the batch enters by
 its rows: tokens of an attention rank, tokens of all ranks, or sequences that are sampled. Attention
 over the cache is a list of cores, one a kind of layer; experts are one entry for all their layers.
-Left out: passes that engines fuse into their neighbours (residual additions, biases, rotation).
+Left out: passes that engines fuse into their neighbours (residual additions, biases, rotation),
+and the core of linear attention, whose state is small.
 """
 
 from __future__ import annotations

@@ -237,7 +237,6 @@ def _latent_decode_s(
     A batch of unequal contexts takes as long as one of equal contexts at their mean, or as its
     longest alone.
     """
-    del ratio  # splits of a long context are free: the longest alone is never the slower one here
     c = profile.mla_module["decode"]
     shapes = _shapes(iteration, n, np.ones_like(n), mean)
     _, absorbed = products(shapes, _block(iteration, "decode"))
@@ -246,6 +245,9 @@ def _latent_decode_s(
         total_s += repeated_s(product, "bf16", device, streamed, most_sets=MANY_SETS)
     sizes, dtype = _sizes(iteration), _latent_dtype(profile, iteration.kv_dtype)
     core_s = mla_cache_s(shapes, sizes, dtype, device, profile)
+    one = np.ones_like(n)
+    lone = _shapes(iteration, one, one, mean * ratio)
+    core_s = np.maximum(core_s, mla_cache_s(lone, sizes, dtype, device, profile))
     each_s = c.projection_ratio * total_s + c.attention_ratio * core_s
     return np.asarray(iteration.latent_layers * each_s)
 

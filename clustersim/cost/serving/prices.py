@@ -19,6 +19,7 @@ from clustersim.cost.collectives.pricing import collective_s
 from clustersim.cost.compute.elementwise import Passes, warm_pass_s
 from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.quantised import repeated_s
+from clustersim.cost.power import limit_factor
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
 from clustersim.cost.serving.expert_loads import LoadTable, load_table
 from clustersim.errors import ModelDomainError
@@ -26,7 +27,7 @@ from clustersim.hardware.paths import GroupPath, group_path, pair_path
 from clustersim.spec.device import Device
 from clustersim.spec.link import Link
 from clustersim.spec.profile import Profile
-from clustersim.spec.resolve import load_link, load_profile
+from clustersim.spec.resolve import load_device, load_link, load_profile
 from clustersim.spec.serving import ServingScenario
 from clustersim.workload.iteration import Exchange, ExpertLayers, Iteration, Pass, Product
 
@@ -104,7 +105,19 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     names |= {path.nic_link for path in paths.values() if path.nodes > 1}
     device = cluster.node.device
     links = {name: load_link(name) for name in sorted(names) if name}
-    return Site(device, load_profile(device.profile), links, paths)
+    return Site(device, _under_limit(device, load_profile(device.profile)), links, paths)
+
+
+def _under_limit(device: Device, profile: Profile) -> Profile:
+    """What products sustain under the power limit of the device, if not that of the profile."""
+    factor = limit_factor(device.power_limit, load_device(profile.device).power_limit)
+    if factor == 1.0:
+        return profile
+    gemm = {
+        dtype: c.model_copy(update={"power_fraction": min(1.0, c.power_fraction * factor)})
+        for dtype, c in profile.gemm.items()
+    }
+    return profile.model_copy(update={"gemm": gemm})
 
 
 def price_iteration(
