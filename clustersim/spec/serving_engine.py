@@ -83,6 +83,12 @@ class ServingEngine(Record):
     custom_all_reduce: bool = Field(
         default=True, description="one-shot and two-shot kernels for small messages in a node"
     )
+    one_shot_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="all-reduces of up to so many tokens take one shot, of more the library; "
+        "without: the fastest of both and of two shots",
+    )
     generated_experts: tuple[str, ...] = Field(
         default=(),
         description="formats of experts for which small batches run generated kernels "

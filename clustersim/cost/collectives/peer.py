@@ -25,11 +25,14 @@ from clustersim.hardware.paths import GroupPath
 from clustersim.spec.link import PeerReads
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 MOST_BYTES = 8.0 * 2**20  # message up to which engines use their own kernels [1]
 PCIE_RANKS = 2  # more ranks without a full mesh of fast links are left to the library [1]
 
 
-def engine_all_reduce_s(size_bytes: ArrayLike, path: GroupPath, links: Links) -> Array:
+def engine_all_reduce_s(
+    size_bytes: ArrayLike, path: GroupPath, links: Links, one_shot: Flags | None = None
+) -> Array:
     """Time of an all-reduce as a serving engine runs it: its own kernel, or the library.
 
     Parameters
@@ -40,6 +43,9 @@ def engine_all_reduce_s(size_bytes: ArrayLike, path: GroupPath, links: Links) ->
         The group; one rank is free.
     links : mapping of str to Link
         Holds at least the links that the path names.
+    one_shot : ndarray of bool (n,), optional
+        Messages that the engine sends in one shot whatever it costs, the others by the library;
+        without: each the fastest way.
 
     Returns
     -------
@@ -51,15 +57,18 @@ def engine_all_reduce_s(size_bytes: ArrayLike, path: GroupPath, links: Links) ->
     reads = _reads(path, links)
     if reads is None or path.ranks <= 1:
         return library_s
-    own_s = peer_all_reduce_s(sizes, path.ranks, path.scale_up_bytes_per_s, reads)
+    once_s, twice_s = peer_all_reduce_s(sizes, path.ranks, path.scale_up_bytes_per_s, reads)
+    if one_shot is not None:
+        return np.where(one_shot & (sizes > 0), once_s, library_s)
     small = (sizes > 0) & (sizes <= MOST_BYTES)
-    return np.where(small, np.minimum(own_s, library_s), library_s)
+    fastest_s = np.minimum(np.minimum(once_s, twice_s), library_s)
+    return np.where(small, fastest_s, library_s)
 
 
 def peer_all_reduce_s(
     size_bytes: Array, ranks: int, link_bytes_per_s: float, reads: PeerReads
-) -> Array:
-    """Time of the faster of one and two shots.
+) -> tuple[Array, Array]:
+    """Time of one shot and of two shots.
 
     Parameters
     ----------
@@ -74,8 +83,8 @@ def peer_all_reduce_s(
 
     Returns
     -------
-    ndarray (n,)
-        [s]
+    tuple of ndarray (n,)
+        In one shot, in two. [s]
 
     Notes
     -----
@@ -87,7 +96,7 @@ def peer_all_reduce_s(
     rate = link_bytes_per_s * reads.efficiency
     start_s = reads.base + (ranks - 2) * reads.peer
     once_s = (ranks - 1) * size_bytes / rate
-    return np.asarray(start_s + np.minimum(once_s, reads.barrier + 2.0 * once_s / ranks))
+    return start_s + once_s, start_s + reads.barrier + 2.0 * once_s / ranks
 
 
 def _reads(path: GroupPath, links: Links) -> PeerReads | None:

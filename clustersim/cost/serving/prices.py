@@ -29,6 +29,7 @@ from clustersim.spec.link import Link
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_device, load_link, load_profile
 from clustersim.spec.serving import ServingScenario
+from clustersim.spec.serving_engine import ServingEngine
 from clustersim.workload.iteration import Exchange, ExpertLayers, Iteration, Pass, Product
 
 Array = NDArray[np.float64]
@@ -149,12 +150,11 @@ def price_iteration(
     ranks = iteration.shards.attention_ranks
     tokens, all_tokens = nodes(budget), nodes(budget * ranks)
     token_s = np.zeros((len(PARTS), tokens.size))
-    _add_rows(token_s, iteration, site, tokens, "tokens", scenario.engine.custom_all_reduce)
+    _add_rows(token_s, iteration, site, tokens, "tokens", scenario.engine)
     if iteration.latent is not None:
         token_s[0] += latent_products_s(iteration, site, tokens)
     all_s = np.zeros((1, len(PARTS), all_tokens.size))
-    custom = scenario.engine.custom_all_reduce
-    _add_rows(all_s[0], iteration, site, all_tokens, "all_tokens", custom)
+    _add_rows(all_s[0], iteration, site, all_tokens, "all_tokens", scenario.engine)
     imbalance, even_s = np.ones(all_tokens.size), np.zeros(all_tokens.size)
     if (layers := iteration.experts) is not None:
         loads = load_table(
@@ -171,7 +171,7 @@ def price_iteration(
         token_s[0] -= np.where(beside, np.minimum(shared_s, routed_s), 0.0)
     every = nodes(sequences)
     sequence_s = np.zeros((len(PARTS), every.size))
-    _add_rows(sequence_s, iteration, site, every, "sequences", custom)
+    _add_rows(sequence_s, iteration, site, every, "sequences", scenario.engine)
     if scenario.speculation is not None:
         at_s = [np.interp(every, tokens, token_s.sum(axis=0))]
         at_s.append(np.interp(every * ranks, all_tokens, all_s.mean(axis=0).sum(axis=0)))
@@ -252,7 +252,7 @@ def _varied(rows_s: Array, draws_s: Array, scenario: ServingScenario) -> Array:
 
 
 def _add_rows(
-    out: Array, iteration: Iteration, site: Site, rows: Array, kind: str, custom: bool
+    out: Array, iteration: Iteration, site: Site, rows: Array, kind: str, engine: ServingEngine
 ) -> None:
     """Add every entry of one kind of rows to its part."""
     head = kind == "sequences"
@@ -267,7 +267,7 @@ def _add_rows(
     for exchange in iteration.exchanges:
         if exchange.rows == kind:
             part = "all_reduce" if exchange.group == "tp" else "exchange"
-            out[PARTS.index(part)] += exchange.count * exchange_s(exchange, site, rows, custom)
+            out[PARTS.index(part)] += exchange.count * exchange_s(exchange, site, rows, engine)
 
 
 def _shared_s(iteration: Iteration, site: Site, rows: Array) -> Array:
@@ -304,11 +304,12 @@ def pass_s(entry: Pass, site: Site, rows: Array) -> Array:
     )
 
 
-def exchange_s(exchange: Exchange, site: Site, rows: Array, custom: bool) -> Array:
+def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngine) -> Array:
     """Time of one collective; an all-reduce by the engine's own kernel where it has one. [s]"""
     sizes, path = rows * exchange.row_bytes, site.paths[exchange.group]
-    if custom and exchange.collective == "all_reduce":
-        return engine_all_reduce_s(sizes, path, site.links)
+    if engine.custom_all_reduce and exchange.collective == "all_reduce":
+        one_shot = None if engine.one_shot_tokens is None else rows <= engine.one_shot_tokens
+        return engine_all_reduce_s(sizes, path, site.links, one_shot)
     return collective_s(exchange.collective, sizes, path, site.links)
 
 

@@ -23,10 +23,23 @@ def test_small_messages_take_one_shot_and_large_ones_two():
     reads = NVLINK4.peer_reads
     assert reads is not None
     rate = 450e9 * reads.efficiency
-    small, large = peer_all_reduce_s(np.array([2.0**10, 2.0**22]), 8, 450e9, reads)
+    small, large = engine_all_reduce_s([2.0**10, 2.0**22], on_dgx(8), LINKS)
     start_s = reads.base + 6 * reads.peer
     assert small == pytest.approx(start_s + 7 * 2**10 / rate)
     assert large == pytest.approx(start_s + reads.barrier + 2 * 7 / 8 * 2**22 / rate)
+
+
+def test_an_engine_that_counts_tokens_sends_large_messages_in_one_shot():
+    reads, path = NVLINK4.peer_reads, on_dgx(8)
+    assert reads is not None
+    sizes = np.array([0.0, 2.0**21, 2.0**21])
+    nothing, counted, handed_over = engine_all_reduce_s(
+        sizes, path, LINKS, np.array([True, True, False])
+    )
+    start_s = reads.base + 6 * reads.peer
+    assert nothing == 0.0
+    assert counted == pytest.approx(start_s + 7 * 2**21 / (450e9 * reads.efficiency))
+    assert handed_over == collective_s("all_reduce", sizes[2:], path, LINKS)[0] < counted
 
 
 def test_an_engine_is_never_slower_than_the_library_and_hands_large_messages_over():
