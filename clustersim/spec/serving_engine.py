@@ -89,6 +89,11 @@ class ServingEngine(Record):
         description="all-reduces of up to so many tokens take one shot, of more the library; "
         "without: the fastest of both and of two shots",
     )
+    row_kernels: bool = Field(
+        default=False,
+        description="norms and activations run one block a row, element by element, as the kernels "
+        "behind the measured passes; without: vectorised or generated kernels",
+    )
     generated_experts: tuple[str, ...] = Field(
         default=(),
         description="formats of experts for which small batches run generated kernels "

@@ -24,6 +24,7 @@ from clustersim.cost.serving.attention import AttentionTables, attention_tables
 from clustersim.cost.serving.expert_loads import LoadTable, load_table
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import GroupPath, group_path, pair_path
+from clustersim.parallel.speeds import largest_of_normals
 from clustersim.spec.device import Device
 from clustersim.spec.link import Link
 from clustersim.spec.profile import Profile
@@ -37,6 +38,10 @@ Array = NDArray[np.float64]
 # Parts of an iteration; attention, host and waiting come from the replica.
 PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head", "draft")
 MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
+# Spread of ranks that reach a collective; fitted to times per token of silicon_e2e.csv, in which it
+# tells groups of 1, 2, 4 and 8 apart; 3 to 6 us with any one model left out.
+SKEW_S = 4e-6
+VECTOR_ELEMENTS = 8.0  # 16-bit elements in the widest load, 16 bytes (CUDA C++ guide, 5.3.2)
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
 STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
 # Formats whose activations the kernel before a product quantises: norms, activations, all-reduce.
@@ -106,7 +111,21 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     names |= {path.nic_link for path in paths.values() if path.nodes > 1}
     device = cluster.node.device
     links = {name: load_link(name) for name in sorted(names) if name}
-    return Site(device, _under_limit(device, load_profile(device.profile)), links, paths)
+    profile = _under_limit(device, load_profile(device.profile))
+    if not scenario.engine.row_kernels:
+        profile = _vectorised(profile)
+    return Site(device, profile, links, paths)
+
+
+def _vectorised(profile: Profile) -> Profile:
+    """The profile with memory-bound kernels that load wide words instead of elements."""
+    passes = {
+        kind: c.model_copy(update={"row_bandwidth": VECTOR_ELEMENTS * c.row_bandwidth})
+        if c.row_bandwidth
+        else c
+        for kind, c in profile.elementwise.items()
+    }
+    return profile.model_copy(update={"elementwise": passes})
 
 
 def _under_limit(device: Device, profile: Profile) -> Profile:
@@ -305,12 +324,19 @@ def pass_s(entry: Pass, site: Site, rows: Array) -> Array:
 
 
 def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngine) -> Array:
-    """Time of one collective; an all-reduce by the engine's own kernel where it has one. [s]"""
+    """Time of one collective; an all-reduce by the engine's own kernel where it has one. [s]
+
+    Benchmarks repeat a collective while all ranks wait in it already. Here ranks come from kernels
+    of their own and wait for the last, by `SKEW_S` times the mean of the largest of n normals.
+    """
     sizes, path = rows * exchange.row_bytes, site.paths[exchange.group]
+    if exchange.collective == "send_recv":
+        return collective_s(exchange.collective, sizes, path, site.links)
+    skew_s = SKEW_S * largest_of_normals(path.ranks)[0]
     if engine.custom_all_reduce and exchange.collective == "all_reduce":
         one_shot = None if engine.one_shot_tokens is None else rows <= engine.one_shot_tokens
-        return engine_all_reduce_s(sizes, path, site.links, one_shot)
-    return collective_s(exchange.collective, sizes, path, site.links)
+        return skew_s + engine_all_reduce_s(sizes, path, site.links, one_shot)
+    return skew_s + collective_s(exchange.collective, sizes, path, site.links)
 
 
 def experts_s(
