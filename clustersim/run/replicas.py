@@ -47,7 +47,7 @@ class PriceBook:
         ]
         engine = scenario.engine
         words += [engine.model_dump_json(exclude={"host", "sources"}), str(scenario.run.seed)]
-        words.append(str(engine.host.launch))
+        words += [str(engine.host.launch), scenario.workload.sampling]
         words.append(scenario.cluster.model_dump_json())
         key = "\n".join(words)
         if key not in self.known:

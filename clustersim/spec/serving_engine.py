@@ -94,6 +94,14 @@ class ServingEngine(Record):
         description="norms and activations run one block a row, element by element, as the kernels "
         "behind the measured passes; without: vectorised or generated kernels",
     )
+    token_filter: Literal["sort", "select", "reject"] = Field(
+        default="sort",
+        description="how top-k and top-p are applied: all logits sorted, thresholds found by a "
+        "kernel, or tokens drawn until one passes",
+    )
+    default_sampling: Literal["greedy", "filtered"] = Field(
+        default="greedy", description="of requests that say nothing"
+    )
     generated_experts: tuple[str, ...] = Field(
         default=(),
         description="formats of experts for which small batches run generated kernels "

@@ -13,6 +13,7 @@ ArrivalKind = Literal[
     "poisson", "gamma", "diurnal", "closed_loop", "saturated", "static", "offline", "trace"
 ]
 TraceFormat = Literal["auto", "mooncake", "azure", "burstgpt", "requests"]
+Sampling = Literal["greedy", "filtered", "engine"]
 
 OPEN = ("poisson", "gamma", "diurnal")
 AT_ONCE = ("static", "offline")
@@ -139,6 +140,12 @@ class Workload(Record):
         default=None, gt=0, description="null: all of a trace, else what the kind of arrivals needs"
     )
     prefixes: Prefixes = Prefixes()
+    sampling: Sampling = Field(
+        default="greedy",
+        description="greedy: the likeliest token, as benchmark clients ask; filtered: top-k or "
+        "top-p over the whole vocabulary; engine: what the engine does for requests that say "
+        "nothing",
+    )
 
     @model_validator(mode="after")
     def _check_source(self) -> Workload:

@@ -199,10 +199,17 @@ class LengthsFrom(Row):
     assumed: bool = False
 
 
+class Origin(Row):
+    """Where a row was printed; the rest of its source is not read."""
+
+    ref: str = ""
+
+
 class ServingCase(Row):
     """A row of ``rows:``."""
 
     id: str
+    source: Origin = Origin()
     device: str | None = None
     gpus: Count | None = None
     gpus_per_node: Count | None = None
@@ -219,7 +226,7 @@ class ServingCase(Row):
     lengths_from: LengthsFrom | None = None
     measured: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("parallel", "engine", "workload", "measured", mode="before")
+    @field_validator("parallel", "engine", "workload", "measured", "source", mode="before")
     @classmethod
     def _null_is_empty(cls, value: object) -> object:
         return {} if value is None else value

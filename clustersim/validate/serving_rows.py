@@ -26,7 +26,7 @@ from clustersim.spec.serving import (
 )
 from clustersim.spec.serving_checks import check_serving
 from clustersim.spec.serving_engine import ServingEngine
-from clustersim.spec.workload import Arrivals, Lengths, Spread, Workload
+from clustersim.spec.workload import Arrivals, Lengths, Sampling, Spread, Workload
 from clustersim.validate.capabilities import NotComparableError
 from clustersim.validate.serving_model import serving_model
 from clustersim.validate.serving_records import (
@@ -45,6 +45,7 @@ from clustersim.validate.serving_stack import (
     node_cluster,
     pick_engine,
     precision_of,
+    published_by,
     split_words,
 )
 
@@ -108,7 +109,8 @@ def _convert(case: ServingCase, folder: Path, stock: Stock) -> ServingRun:
     parallelism = _degrees(case, model, notes)
     gpus = _check_gpus(case, parallelism)
     version = case.engine.name
-    engine = pick_engine(stock, case.engine.name, version, "", notes)
+    published = published_by(case.source.ref)
+    engine = pick_engine(stock, case.engine.name, version, published, notes)
     engine = adjust_engine(engine.on_device(device.name, device.memory), case.engine)
     words = case.interconnect or ""
     limits = (case.power_limit_w, case.memory_limit_gb)
@@ -255,7 +257,10 @@ def _with_load(
     """The scenario with the requests of its protocol."""
 
     def asked(arrivals: Arrivals, requests: int | None = None) -> ServingScenario:
-        workload = Workload(arrivals=arrivals, lengths=lengths, requests=requests)
+        sampling: Sampling = "greedy" if lengths.file is None else "engine"
+        workload = Workload(
+            arrivals=arrivals, lengths=lengths, requests=requests, sampling=sampling
+        )
         return scenario.model_copy(update={"workload": workload})
 
     load, gpus = case.workload, scenario.gpus

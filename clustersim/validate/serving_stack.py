@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,7 +127,7 @@ def pick_engine(
     name, version : str
         Words of the row; a version is also looked for in the name by the caller.
     measured_on : str
-        Date of the measurement, such as 2025-10-29; may be empty.
+        Date of the measurement or a later one, such as 2025-10-29; may be empty.
     notes : list of str
         What had to be assumed is appended.
 
@@ -154,8 +155,29 @@ def pick_engine(
         known.sort(key=lambda one: one.released)
         older = [one for one in known if measured_on and one.released <= measured_on]
         chosen = older[-1] if older else known[-1]
-    notes.append(f"rule 12: engine table {chosen.name}")
+    by = "" if wanted or not measured_on else f", measured by {measured_on}"
+    notes.append(f"rule 12: engine table {chosen.name}{by}")
     return chosen
+
+
+def published_by(reference: str) -> str:
+    """Latest date that a reference names: of its data, or the month of its arXiv number.
+
+    Returns
+    -------
+    str
+        Such as 2026-02-16, or 2024-11-30 for arXiv:2411.00136; empty without a date.
+
+    Notes
+    -----
+    Nobody measured an engine before it was there: a row without `measured_on` of its own was
+    measured by this date.
+    """
+    dates = re.findall(r"\b20\d\d-\d\d-\d\d\b", reference)
+    for year, month in re.findall(r"arXiv:(\d\d)(0[1-9]|1[0-2])\.\d+", reference):
+        days = monthrange(2000 + int(year), int(month))[1]
+        dates.append(f"20{year}-{month}-{days}")
+    return max(dates, default="")
 
 
 def _padded(version: tuple[int, ...]) -> tuple[int, ...]:

@@ -23,6 +23,9 @@ PAIR_BYTES = 8.0  # two numbers: a chosen expert and its weight, or two sums of 
 # A norm reads its input and the residual and writes both; one of the four is still in registers or
 # L1 of the kernel before (assumed).
 NORM_ROWS = 3.0
+# Traffic of one logit that top-k and top-p take, at 0.8 of 3.35 TB/s: 131,072 logits of 128 and 512
+# sequences, means of both, in pull request 40376 of vLLM, whose GPU is not named.
+FILTER_BYTES = {"sort": 300.0, "select": 80.0, "reject": 20.0}
 SAMPLING_PASSES = 4.0  # logits are read and written: temperature, softmax, cumulation; assumed
 
 
@@ -166,7 +169,7 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
     latent = model.latent
     return Iteration(
         products=(*products, head),
-        passes=tuple(_passes(model, shards)),
+        passes=(*_passes(model, shards), *_filters(scenario)),
         exchanges=tuple(_exchanges(model, shards)),
         cores=() if latent else tuple(_cores(model, shards)),
         latent=latent,
@@ -238,6 +241,17 @@ def _passes(model: Model, shards: Shards) -> list[Pass]:
     logits = model.padded_vocab * LOGIT_BYTES * SAMPLING_PASSES
     found.append(Pass("sampling", "stream", logits, SAMPLING_PASSES, "sequences"))
     return found
+
+
+def _filters(scenario: ServingScenario) -> list[Pass]:
+    """Top-k and top-p over the vocabulary, where requests ask for them."""
+    sampling, engine = scenario.workload.sampling, scenario.engine
+    if sampling == "engine":
+        sampling = engine.default_sampling
+    if sampling == "greedy":
+        return []
+    logits = scenario.model.padded_vocab * FILTER_BYTES[engine.token_filter]
+    return [Pass("token filter", "stream", logits, 1.0, "sequences")]
 
 
 def _exchanges(model: Model, shards: Shards) -> list[Exchange]:

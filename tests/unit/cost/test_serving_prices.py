@@ -7,10 +7,19 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from clustersim.cost.collectives.peer import engine_all_reduce_s
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
 from clustersim.cost.serving.expert_loads import LoadTable, load_table
-from clustersim.cost.serving.prices import IterationPrices, Site, price_iteration, replica_site
+from clustersim.cost.serving.prices import (
+    SKEW_S,
+    IterationPrices,
+    Site,
+    exchange_s,
+    pass_s,
+    price_iteration,
+    replica_site,
+)
 from clustersim.engine.serving.reference_step import table_at
 from clustersim.spec.model import Experts
 from clustersim.spec.resolve import load_scenario
@@ -142,6 +151,48 @@ def test_tokens_between_nodes_cost_what_they_cost_alone(name: str) -> None:
     # one token beyond full tiles starts another row of them, which a line does not show
     assert np.mean(errors) <= 0.01
     assert np.quantile(errors, 0.9) <= 0.02
+
+
+def changed(name: str, **engine: object) -> tuple[ServingScenario, Iteration, Site]:
+    scenario, *_ = question(name)
+    scenario = scenario.model_copy(update={"engine": scenario.engine.model_copy(update=engine)})
+    iteration = iteration_of(scenario)
+    return scenario, iteration, replica_site(scenario, iteration)
+
+
+def test_ranks_wait_for_the_last_of_them() -> None:
+    scenario, iteration, site = question("serve_llama70b_8xh100")
+    shared = next(e for e in iteration.exchanges if e.name == "all-reduce")
+    rows = np.array([1.0, 64.0, 1024.0])
+    alone_s = engine_all_reduce_s(rows * shared.row_bytes, site.paths["tp"], site.links)
+    found_s = exchange_s(shared, site, rows, scenario.engine)
+    # the mean of the largest of 4 normals
+    np.testing.assert_allclose(found_s - alone_s, SKEW_S * 1.02938, rtol=1e-4)
+
+
+def test_kernels_of_one_block_a_row_are_slower_with_few_rows_only() -> None:
+    rows, name = np.array([4.0, 65536.0]), "serve_llama70b_8xh100"
+    entry = next(p for p in question(name)[1].passes if p.name == "activation")
+    wide, narrow = (pass_s(entry, changed(name, row_kernels=old)[2], rows) for old in (False, True))
+    assert narrow[0] > 1.3 * wide[0]
+    assert (narrow > wide).all()
+
+
+def test_sorting_the_vocabulary_costs_more_than_drawing_until_a_token_passes() -> None:
+    scenario, *_ = question("serve_8b_small_gpu")
+    found: dict[tuple[str, str], float] = {}
+    for sampling in ("greedy", "filtered", "engine"):
+        for kind in ("sort", "select", "reject"):
+            engine = scenario.engine.model_copy(
+                update={"token_filter": kind, "default_sampling": "filtered"}
+            )
+            workload = scenario.workload.model_copy(update={"sampling": sampling})
+            asked = scenario.model_copy(update={"engine": engine, "workload": workload})
+            passes = [p for p in iteration_of(asked).passes if p.rows == "sequences"]
+            found[sampling, kind] = sum(p.row_bytes * p.count for p in passes)
+    assert found["greedy", "sort"] == found["greedy", "reject"] < found["filtered", "reject"]
+    assert found["filtered", "reject"] < found["filtered", "select"] < found["filtered", "sort"]
+    assert found["engine", "sort"] == found["filtered", "sort"]
 
 
 @lru_cache

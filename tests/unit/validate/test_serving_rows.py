@@ -14,6 +14,7 @@ from clustersim.validate.serving_rows import convert_row
 from clustersim.validate.serving_stack import (
     Stock,
     pick_engine,
+    published_by,
     shipped_stock,
     split_words,
     version_of,
@@ -215,6 +216,29 @@ def test_lengths_of_a_file_are_drawn_five_times(stock, tmp_path):
     assert Path(lengths.file or "").name == "pairs.csv"
     assert (lengths.input_mean, lengths.output_mean, run.draws) == (256, None, 5)
     assert any("rule 10" in note for note in run.assumed)
+    assert run.scenario.workload.sampling == "engine"
+    assert convert_row(serving_row({}), stock).scenario.workload.sampling == "greedy"
+
+
+def test_a_source_bounds_the_age_of_its_engine(stock):
+    changes = {"engine.name": "vLLM", "source": {"key": "paper", "ref": "arXiv:2411.00136; MIT"}}
+    run = convert_row(serving_row(changes), stock)
+    assert run.scenario.engine.name == "vllm-0.6"
+    assert "rule 12: engine table vllm-0.6, measured by 2024-11-30" in run.assumed
+
+
+@pytest.mark.parametrize(
+    ("reference", "date"),
+    [
+        ("arXiv:2411.00136; MIT", "2024-11-30"),
+        ("arXiv:2505.06371; data 2026-02-16", "2026-02-16"),
+        ("blog of 2024-01-02; arXiv:2402.1", "2024-02-29"),
+        ("arXiv:2413.00001", ""),
+        ("", ""),
+    ],
+)
+def test_dates_of_references(reference, date):
+    assert published_by(reference) == date
 
 
 def test_offline_without_a_count_asks_for_eight_batches(stock):
