@@ -17,8 +17,8 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) tests
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check clustersim tests
-	$(BIN)/ruff format --check clustersim tests
+	$(BIN)/ruff check clustersim tests validation
+	$(BIN)/ruff format --check clustersim tests validation
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
