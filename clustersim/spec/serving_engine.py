@@ -107,6 +107,11 @@ class ServingEngine(Record):
         description="formats of experts for which small batches run generated kernels "
         "(TensorRT-LLM's, on Blackwell)",
     )
+    measured_experts: bool = Field(
+        default=False,
+        description="the measured kernels of experts are its own: it has no faster ones of other "
+        "formats",
+    )
     shared_expert_stream: int | None = Field(
         default=None, gt=0, description="most tokens whose shared experts run beside routed ones"
     )

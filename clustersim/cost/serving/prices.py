@@ -47,7 +47,8 @@ STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, 
 # Formats whose activations the kernel before a product quantises: norms, activations, all-reduce.
 FUSED_SCALES = ("fp8", "int8", "nvfp4", "mxfp4")
 # Kernels of expert layers that a library has for a format, beside those measured in that format
-# itself: their coefficients with the bytes of the format. Engines run the fastest.
+# itself: their coefficients with the bytes of the format. Engines run the fastest; those whose own
+# kernels were measured (`measured_experts`) run no other.
 EXPERT_KERNELS = {
     "fp16": ("bf16",),
     "fp8": ("fp8_block",),
@@ -179,9 +180,8 @@ def price_iteration(
         loads = load_table(
             all_tokens, layers.experts, scenario.routing, layers.ranks, scenario.run.seed, counts
         )
-        generated = scenario.engine.generated_experts
-        draws_s = experts_s(layers, loads, site, generated)
-        even_s = experts_s(layers, loads.even(), site, generated).mean(axis=0)
+        draws_s = experts_s(layers, loads, site, scenario.engine)
+        even_s = experts_s(layers, loads.even(), site, scenario.engine).mean(axis=0)
         imbalance = loads.imbalance.mean(axis=0)
         all_s = _varied(all_s, draws_s, scenario)
         routed_s = np.interp(tokens * ranks, all_tokens, draws_s.mean(axis=0))
@@ -340,7 +340,7 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngin
 
 
 def experts_s(
-    layers: ExpertLayers, loads: LoadTable, site: Site, generated: tuple[str, ...]
+    layers: ExpertLayers, loads: LoadTable, site: Site, engine: ServingEngine
 ) -> Array:
     """Time of all layers of experts with the fastest kernel of each batch, (draws, tokens). [s]"""
     one = np.ones_like(loads.tokens)
@@ -351,7 +351,7 @@ def experts_s(
         gated=np.full(one.size, layers.gated),
     )
     draws_s = np.full((loads.routed.shape[0], one.size), np.inf)
-    kernels = expert_kernels(layers.dtype, site.device, site.profile, generated)
+    kernels = expert_kernels(layers.dtype, site.device, site.profile, engine)
     for dtype, profile in kernels:
         row = moe_row(site.device, profile, dtype)
         computed = profile.moe[dtype].computed
@@ -362,7 +362,7 @@ def experts_s(
 
 
 def expert_kernels(
-    dtype: str, device: Device, profile: Profile, generated: tuple[str, ...]
+    dtype: str, device: Device, profile: Profile, engine: ServingEngine
 ) -> list[tuple[str, Profile]]:
     """Kernels that a device has for experts of a format: its name, and a profile that prices it.
 
@@ -378,8 +378,10 @@ def expert_kernels(
         dtype = "w4a8_mxfp4_mxfp8" if wide else "w4a16_mxfp4"
     elif dtype in ("fp16", "int8", "w8a16_int"):
         dtype = "bf16"
-    names = [dtype, *EXPERT_KERNELS.get(dtype, ())]
-    if dtype in generated:
+    names = [dtype]
+    if not (engine.measured_experts and dtype in profile.moe):
+        names += EXPERT_KERNELS.get(dtype, ())
+    if dtype in engine.generated_experts:
         names.append(GENERATED)
     known = [key for key in names if key in profile.moe]
     if not known and "bf16" in profile.moe:
