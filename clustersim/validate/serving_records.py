@@ -202,7 +202,7 @@ class LengthsFrom(Row):
 class Origin(Row):
     """Where a row was printed; the rest of its source is not read."""
 
-    ref: str = ""
+    ref: str | None = None
 
 
 class ServingCase(Row):

@@ -109,7 +109,7 @@ def _convert(case: ServingCase, folder: Path, stock: Stock) -> ServingRun:
     parallelism = _degrees(case, model, notes)
     gpus = _check_gpus(case, parallelism)
     version = case.engine.name
-    published = published_by(case.source.ref)
+    published = published_by(case.source.ref or "")
     engine = pick_engine(stock, case.engine.name, version, published, notes)
     engine = adjust_engine(engine.on_device(device.name, device.memory), case.engine)
     words = case.interconnect or ""
@@ -257,7 +257,10 @@ def _with_load(
     """The scenario with the requests of its protocol."""
 
     def asked(arrivals: Arrivals, requests: int | None = None) -> ServingScenario:
-        sampling: Sampling = "greedy" if lengths.file is None else "engine"
+        sampling: Sampling = "greedy"
+        if lengths.file is not None:
+            sampling = "engine"
+            notes.append(f"rule 12: sampling {scenario.engine.default_sampling}, by the engine")
         workload = Workload(
             arrivals=arrivals, lengths=lengths, requests=requests, sampling=sampling
         )

@@ -339,9 +339,7 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngin
     return skew_s + collective_s(exchange.collective, sizes, path, site.links)
 
 
-def experts_s(
-    layers: ExpertLayers, loads: LoadTable, site: Site, engine: ServingEngine
-) -> Array:
+def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: ServingEngine) -> Array:
     """Time of all layers of experts with the fastest kernel of each batch, (draws, tokens). [s]"""
     one = np.ones_like(loads.tokens)
     shape = ExpertShape(

@@ -16,14 +16,18 @@ from clustersim.cost.serving.prices import (
     IterationPrices,
     Site,
     exchange_s,
+    expert_kernels,
     pass_s,
     price_iteration,
     replica_site,
 )
 from clustersim.engine.serving.reference_step import table_at
+from clustersim.spec.device import Device
 from clustersim.spec.model import Experts
+from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_scenario
 from clustersim.spec.serving import Routing, ServingScenario
+from clustersim.spec.serving_engine import ServingEngine
 from clustersim.workload.iteration import Iteration, iteration_of
 
 TOKENS = np.array([1.0, 2.0, 3.0, 8.0, 50.0, 256.0, 400.0, 5000.0])
@@ -176,6 +180,24 @@ def test_kernels_of_one_block_a_row_are_slower_with_few_rows_only() -> None:
     wide, narrow = (pass_s(entry, changed(name, row_kernels=old)[2], rows) for old in (False, True))
     assert narrow[0] > 1.3 * wide[0]
     assert (narrow > wide).all()
+
+
+def test_an_engine_whose_kernels_were_measured_runs_no_other() -> None:
+    name = "serve_deepseek_v3_h200"
+    own = expert_kernels("fp8_block", *device_and_profile(name), changed_engine(name, True))
+    any_one = expert_kernels("fp8_block", *device_and_profile(name), changed_engine(name, False))
+    assert (len(own), len(any_one)) == (1, 2)
+    # a format that nobody measured is run by kernels of another
+    assert expert_kernels("w4a16_int", *device_and_profile(name), changed_engine(name, True))
+
+
+def device_and_profile(name: str) -> tuple[Device, Profile]:
+    site = question(name)[2]
+    return site.device, site.profile
+
+
+def changed_engine(name: str, measured: bool) -> ServingEngine:
+    return question(name)[0].engine.model_copy(update={"measured_experts": measured})
 
 
 def test_sorting_the_vocabulary_costs_more_than_drawing_until_a_token_passes() -> None:

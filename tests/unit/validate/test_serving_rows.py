@@ -217,6 +217,7 @@ def test_lengths_of_a_file_are_drawn_five_times(stock, tmp_path):
     assert (lengths.input_mean, lengths.output_mean, run.draws) == (256, None, 5)
     assert any("rule 10" in note for note in run.assumed)
     assert run.scenario.workload.sampling == "engine"
+    assert "rule 12: sampling filtered, by the engine" in run.assumed
     assert convert_row(serving_row({}), stock).scenario.workload.sampling == "greedy"
 
 
@@ -225,6 +226,8 @@ def test_a_source_bounds_the_age_of_its_engine(stock):
     run = convert_row(serving_row(changes), stock)
     assert run.scenario.engine.name == "vllm-0.6"
     assert "rule 12: engine table vllm-0.6, measured by 2024-11-30" in run.assumed
+    undated = changes | {"source": {"key": "paper", "ref": None}}
+    assert convert_row(serving_row(undated), stock).scenario.engine.name == "vllm-0.19"
 
 
 @pytest.mark.parametrize(
