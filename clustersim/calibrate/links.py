@@ -118,32 +118,31 @@ def fit_link(name: str, groups: Sequence[Located], device: Device, seed: int) ->
     return LinkFit(name, total, sample.measured_s.size, names, record, result)
 
 
+# Coefficients that rows of some kinds of messages tell.
+TOLD_BY_MESSAGES = (
+    ({"all_to_all"}, [("messages.exchange_latency", TIMES), ("messages.peer_latency", TIMES)]),
+    ({"send_recv"}, [("messages.latency", TIMES), ("messages.pair_share", SHARES)]),
+    ({"all_to_all", "send_recv"}, [("messages.ll_share", SHARES)]),
+)
+
+
 def free_coefficients(link: Link, groups: Sequence[Located]) -> tuple[Coefficient, ...]:
     """Coefficients that the collectives of some rows can tell; zeros stay zero."""
     kinds = {group[0] for _, _, group, _ in groups}
     near = groups[0][1].domains <= 1  # calls between nodes start like those inside one
     found = [("base_latency", TIMES)] if near else []
-    for name, protocol in link.protocols.items():
+    for name in link.protocols:
         found += [(f"protocols.{name}.hop", TIMES), (f"protocols.{name}.efficiency", SHARES)]
-        if protocol.setup > 0:
-            found.append((f"protocols.{name}.setup", TIMES))
-    if near and link.copy_ratio is not None:
+        found.append((f"protocols.{name}.setup", TIMES))
+    if near:
         found.append(("copy_ratio", RATIOS))
-    if "all_to_all" in kinds:
-        found += [("messages.exchange_latency", TIMES), ("messages.peer_latency", TIMES)]
-    if "send_recv" in kinds:
-        found += [("messages.latency", TIMES), ("messages.pair_share", SHARES)]
-    if kinds & {"all_to_all", "send_recv"}:
-        found.append(("messages.ll_share", SHARES))
-    if link.in_switch and any(
-        group[0] == "all_reduce" and path.scale_up_kind == "switch" and path.ranks > 2
-        for _, path, group, _ in groups
-    ):
+    for kind, told in TOLD_BY_MESSAGES:
+        found += told if kinds & kind else []
+    reduced = (path for _, path, group, _ in groups if group[0] == "all_reduce")
+    if link.in_switch and any(p.scale_up_kind == "switch" and p.ranks > 2 for p in reduced):
         found += [("in_switch.setup", TIMES), ("in_switch.efficiency", SHARES)]
     data = link.model_dump()
-    return tuple(
-        Coefficient(name, *bounds) for name, bounds in found if (_get(data, name) or 0.0) > 0
-    )
+    return tuple(Coefficient(name, *bounds) for name, bounds in found if _get(data, name))
 
 
 def _get(data: Mapping[str, Any], name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -359,16 +359,10 @@ def _pedigree(
     old = start.profile.pedigree
     origins: dict[str, Origin] = dict(old.origins)
     if start.sibling:
-        origins = {
-            group: "derived" if origin == "fitted" else origin for group, origin in origins.items()
-        }
+        old = old.model_copy(update={"errors": (), "fitted_to": ()})
+        origins |= {group: "derived" for group, origin in origins.items() if origin == "fitted"}
     origins |= {item.section.partition("/")[0]: "fitted" for item in fitted}
-    titles = [_title(item.section) for item in fitted]
-    errors = [
-        error
-        for error in (() if start.sibling else old.errors)
-        if error.operator != STEP and not any(_is_of(error.operator, title) for title in titles)
-    ]
+    errors = _kept_errors(old.errors, [_title(item.section) for item in fitted])
     count = sum(len(item.parameters) for item in fitted)
     return Pedigree(
         fitted_to=(
@@ -377,13 +371,22 @@ def _pedigree(
                 f"{', '.join(item.files)}"
                 for item in fitted
             ),
-            *(f"before: {source}" for source in (() if start.sibling else old.fitted_to)),
+            *(f"before: {source}" for source in old.fitted_to),
         ),
         parameters=count,
         origins=origins,
         errors=(*(error for item in fitted for error in _errors(item)), *errors),
         notes=_notes(start, fits, seed),
     )
+
+
+def _kept_errors(errors: Iterable[FitError], titles: Sequence[str]) -> list[FitError]:
+    """Older errors of sections that were not fitted anew; those of whole steps are void."""
+    return [
+        error
+        for error in errors
+        if error.operator != STEP and not any(_is_of(error.operator, title) for title in titles)
+    ]
 
 
 def _is_of(operator: str, title: str) -> bool:

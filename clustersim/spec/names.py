@@ -132,15 +132,18 @@ def _device_aliases() -> MappingProxyType[str, frozenset[str]]:
     return MappingProxyType(found)
 
 
+def _aliases(kind: Kind) -> dict[str, str]:
+    """Other words for files of a kind; devices alone have some."""
+    words = _device_aliases() if kind == "device" else {}
+    return {alias: name for name, own in words.items() for alias in own if alias}
+
+
 def _unknown(kind: Kind, text: str, path: Path | None) -> tuple[str, str]:
     """Return the message and the fix for a reference that leads nowhere."""
     listing = f"`clustersim list {FOLDERS[kind]}` shows what ships"
     if not text:
         return f"names no {kind}", listing
-    known = {name: name for name in list_names(kind)}
-    if kind == "device":
-        aliases = ((alias, name) for name, words in _device_aliases().items() for alias in words)
-        known |= {alias: name for alias, name in aliases if alias}
+    known = {name: name for name in list_names(kind)} | _aliases(kind)
     if path is None:
         hint = did_you_mean(text, known, what=f"known {FOLDERS[kind]}")
         return f"unknown {kind} `{text}`", f"{hint} ({listing})" if hint else listing

@@ -131,18 +131,11 @@ def _scale_up(case: Case, device: Device, per_node: int, notes: list[str]) -> Sc
     bandwidth = rate * 1e9 if rate else device.scale_up_bandwidth
     if not rate:
         notes.append("rule 16: scale-up bandwidth from the catalogue")
-    link = device.scale_up_link
-    over_pcie = link is None or link.startswith("pcie") or "pcie" in words
-    if over_pcie:
-        return ScaleUp(
-            kind="pcie",
-            link=link if link and link.startswith("pcie") else "pcie4",
-            domain_gpus=max(1, domain),
-            bandwidth=bandwidth or device.pcie_bandwidth,
-        )
-    assert link is not None
+    link = device.scale_up_link or "pcie4"
     direct = "nvswitch" not in words and (domain <= 4 or "infinity fabric" in words)
     kind = "mesh" if direct else "switch"
+    if link.startswith("pcie") or "pcie" in words:
+        kind, link = "pcie", link if link.startswith("pcie") else "pcie4"
     bandwidth = bandwidth or device.pcie_bandwidth
     return ScaleUp.model_validate(
         {"kind": kind, "link": link, "domain_gpus": max(1, domain), "bandwidth": bandwidth}

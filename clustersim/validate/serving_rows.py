@@ -257,10 +257,6 @@ def _with_load(
     """The scenario with the requests of its protocol."""
 
     def asked(arrivals: Arrivals, requests: int | None = None) -> ServingScenario:
-        sampling: Sampling = "greedy"
-        if lengths.file is not None:
-            sampling = "engine"
-            notes.append(f"rule 12: sampling {scenario.engine.default_sampling}, by the engine")
         workload = Workload(
             arrivals=arrivals, lengths=lengths, requests=requests, sampling=sampling
         )
@@ -272,8 +268,8 @@ def _with_load(
             raise NotComparableError("the trace is not stated")
         workload = Workload(arrivals=Arrivals(kind="trace"), trace=find_trace(load.trace, folder))
         return scenario.model_copy(update={"workload": workload})
-    lengths = _lengths(case, folder, notes)
-    batch = _batch(case, gpus)
+    lengths, batch = _lengths(case, folder, notes), _batch(case, gpus)
+    sampling = _sampling(lengths, scenario.engine, notes)
     match case.protocol:
         case "closed_loop":
             concurrency = load.concurrency or _stated(batch, "concurrency")
@@ -281,12 +277,7 @@ def _with_load(
         case "static_batch":
             return asked(Arrivals(kind="static"), batch or 1)
         case "offline":
-            wanted = load.requests or batch
-            if wanted is None:
-                probe = asked(Arrivals(kind="offline"))
-                running = admitted(probe, memory_of_replica(probe))
-                wanted = max(OFFLINE_LEAST, OFFLINE_BATCHES * running)
-                notes.append(f"rule 5: {wanted:,} requests")
+            wanted = load.requests or batch or _offline_requests(asked, notes)
             return asked(Arrivals(kind="offline"), wanted)
         case "saturated":
             return asked(Arrivals(kind="saturated", concurrency=batch))
@@ -298,6 +289,23 @@ def _with_load(
             return _prefill_step(case, asked, batch)
         case _:
             return asked(Arrivals(kind="static"), _stated(batch, "batch"))
+
+
+def _sampling(lengths: Lengths, engine: ServingEngine, notes: list[str]) -> Sampling:
+    """Greedy for fixed lengths; for those of a data set what the server does by itself."""
+    if lengths.file is None:
+        return "greedy"
+    notes.append(f"rule 12: sampling {engine.default_sampling}, by the engine")
+    return "engine"
+
+
+def _offline_requests(asked: Any, notes: list[str]) -> int:
+    """Eight batches that memory admits, at least a thousand (rule 5)."""
+    probe = asked(Arrivals(kind="offline"))
+    running = admitted(probe, memory_of_replica(probe))
+    wanted = max(OFFLINE_LEAST, OFFLINE_BATCHES * running)
+    notes.append(f"rule 5: {wanted:,} requests")
+    return wanted
 
 
 def _stated(value: int | None, name: str) -> int:

@@ -146,18 +146,23 @@ def pick_engine(
     known = [one for one in stock.engines if family in (one.family, one.name)]
     if not known:
         raise NotComparableError(f"engine {name}: no table of {family}")
-    wanted = version_of(version)
-    if wanted:
-        known.sort(key=lambda one: _padded(version_of(one.version)))
-        older = [one for one in known if _padded(version_of(one.version)) <= _padded(wanted)]
-        chosen = older[-1] if older else known[0]
-    else:
-        known.sort(key=lambda one: one.released)
-        older = [one for one in known if measured_on and one.released <= measured_on]
-        chosen = older[-1] if older else known[-1]
-    by = "" if wanted or not measured_on else f", measured by {measured_on}"
+    if wanted := version_of(version):
+        chosen = _by_version(known, wanted)
+        notes.append(f"rule 12: engine table {chosen.name}")
+        return chosen
+    known.sort(key=lambda one: one.released)
+    older = [one for one in known if one.released <= measured_on]
+    chosen = older[-1] if older else known[-1]
+    by = f", measured by {measured_on}" if measured_on else ""
     notes.append(f"rule 12: engine table {chosen.name}{by}")
     return chosen
+
+
+def _by_version(known: list[ServingEngine], wanted: tuple[int, ...]) -> ServingEngine:
+    """The nearest that is not newer, or the oldest."""
+    known.sort(key=lambda one: _padded(version_of(one.version)))
+    older = [one for one in known if _padded(version_of(one.version)) <= _padded(wanted)]
+    return older[-1] if older else known[0]
 
 
 def published_by(reference: str) -> str:

@@ -158,24 +158,26 @@ def _wire(
     islands, width, base_s = group
     used = [link for link in (inner, outer) if link]
     levels = [link.protocols[name] for link in used]
-    near = inner.protocols[name] if inner else None
-    far = outer.protocols[name] if outer else None
+    near, far = (link.protocols[name] if link else None for link in (inner, outer))
     crossed_s = path.switch_hops * path.switch_latency_s
+    far_hop_s = far.hop if far else 0.0
     copy = inner.copy_ratio if inner else None
+    hops = [_message_hops(link, name) for link in used]
+    message_s, exchange_s = map(max, zip(*hops, strict=True))
     return Wire(
         ranks=path.ranks,
         islands=islands,
         width=width,
         base_s=base_s,
         setup_s=max(level.setup for level in levels),
-        message_hop_s=crossed_s + max(_message_hops(link, name)[0] for link in used),
-        exchange_hop_s=crossed_s + max(_message_hops(link, name)[1] for link in used),
+        message_hop_s=crossed_s + message_s,
+        exchange_hop_s=crossed_s + exchange_s,
         peer_s=max(link.messages.peer_latency for link in used),
         message_share=min(_message_share(link, name) for link in used),
         pair_share=min(_pair_share(link, name) for link in used),
         inner_hop_s=near.hop if near else 0.0,
-        outer_hop_s=far.hop + crossed_s if far else 0.0,
-        aggregated_hop_s=far.hop * PAT_HOP_SHARE + crossed_s if far else 0.0,
+        outer_hop_s=far_hop_s + crossed_s,
+        aggregated_hop_s=far_hop_s * PAT_HOP_SHARE + crossed_s,
         inner_bytes_per_s=_rate(near, path.scale_up_bytes_per_s),
         outer_bytes_per_s=_rate(far, width * path.nic_bytes_per_s * path.fabric_efficiency),
         copy_bytes_per_s=copy * path.scale_up_bytes_per_s if copy else float("inf"),

@@ -84,15 +84,10 @@ def explain_decode(
     check_divides("--kv-heads", key_heads, "--heads", heads)
     check_group(site.profile, "decode", "attention while decoding")
     keys = min(window, context) if window else context
-    shapes = DecodeShapes(
-        sequences=column(batch),
-        total_keys=column(float(batch) * keys),
-        longest_keys=column(keys),
-        longest_context=column(context),
-        heads=column(heads),
-        kv_heads=column(key_heads),
-        head_dim=column(head_dim),
-    )
+    sizes = {"sequences": batch, "total_keys": batch * keys, "longest_keys": keys}
+    sizes |= {"longest_context": context, "heads": heads, "kv_heads": key_heads}
+    columns = {name: column(size) for name, size in sizes.items()}
+    shapes = DecodeShapes(**columns, head_dim=column(head_dim))
     price = _price(shapes, cache)
     causes, bare = taken_apart(price, site, DECODE_CAUSES)
     terms = [
@@ -101,9 +96,7 @@ def explain_decode(
     ]
     warm, cold = (_times(shapes, site, cache, is_warm) for is_warm in (True, False))
     used = _coefficients(shapes, site, cache)
-    ratio = site.profile.decode[used].l2_ratio
-    saved = 1.0 - float(warm.memory_s[0] / cold.memory_s[0])
-    hit = saved / (1.0 - (0.0 if ratio is None else 1.0 / ratio))
+    hit = _hit_fraction(warm, cold, site.profile.decode[used].l2_ratio)
     names = [f"attention decode {used}", "attention decode"]
     cached = 2.0 * batch * keys * key_heads * head_dim * dtype_bytes(cache)
     moved = cached + 2.0 * QUERY_BYTES * batch * heads * head_dim
@@ -135,6 +128,12 @@ def explain_decode(
         hints=_hints(site, shapes, cache, found),
         notes=(*stand_in_notes(cache, used.split("_")[0]), *cache_notes(found)),
     )
+
+
+def _hit_fraction(warm: AttentionTimes, cold: AttentionTimes, l2_ratio: float | None) -> float:
+    """Share of the traffic that a repeated call finds in L2, `l2_ratio` times as fast."""
+    saved = 1.0 - float(warm.memory_s[0] / cold.memory_s[0])
+    return saved / (1.0 - (0.0 if l2_ratio is None else 1.0 / l2_ratio))
 
 
 def _times(shapes: DecodeShapes, site: Site, cache: str, warm: bool = True) -> AttentionTimes:

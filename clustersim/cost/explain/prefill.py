@@ -104,16 +104,10 @@ def explain_prefill(
     check_divides("--kv-heads", key_heads, "--heads", heads)
     check_keys(q_len, keys)
     _check(site, head_dim)
-    shapes = AttentionShapes(
-        batch=column(batch),
-        q_len=column(q_len),
-        kv_len=column(keys),
-        heads=column(heads),
-        kv_heads=column(key_heads),
-        head_dim=column(head_dim),
-        causal=np.ones(1, dtype=np.bool_),
-        window=column(window),
-    )
+    sizes = {"batch": batch, "q_len": q_len, "kv_len": keys, "heads": heads}
+    sizes |= {"kv_heads": key_heads, "head_dim": head_dim, "window": window}
+    columns = {name: column(size) for name, size in sizes.items()}
+    shapes = AttentionShapes(**columns, causal=np.ones(1, dtype=np.bool_))
     section = str(prefill_sections(site.dtype, cache, shapes.head_dim)[0])
     used = key_of(site.profile.prefill, pick("prefill", site.profile.prefill, section))
     group = site.profile.prefill[used]
@@ -121,16 +115,13 @@ def explain_prefill(
     causes, bare = taken_apart(price, site, PREFILL_CAUSES)
     flop = 4.0 * batch * heads * head_dim * pairs_seen(q_len, keys, True, window)
     peak_s = flop / matrix_peak(site.device, group.arithmetic or site.dtype)
-    uneven_s = price(bare) - peak_s
-    terms = [
-        Term("arithmetic at peak", peak_s, "of the keys that queries see"),
-        Term("masked tiles, uneven blocks", uneven_s, "tiles cut by the mask, waiting SMs"),
-        *reversed(causes),
-    ]
+    first = Term("arithmetic at peak", peak_s, "of the keys that queries see")
+    why = "tiles cut by the mask, waiting SMs"
+    terms = [first, Term("masked tiles, uneven blocks", price(bare) - peak_s, why)]
+    terms += reversed(causes)
     names = [f"attention prefill {used}", "attention prefill"]
-    elements = float(batch) * head_dim * np.array([q_len * heads, keys * key_heads])
-    moved = elements[0] * (SOURCE_BYTES + dtype_bytes(site.dtype))
-    moved += 2.0 * elements[1] * dtype_bytes(cache)
+    moved = batch * head_dim * q_len * heads * (SOURCE_BYTES + dtype_bytes(site.dtype))
+    moved += 2.0 * batch * head_dim * keys * key_heads * dtype_bytes(cache)
     found = explanation(
         site,
         (
@@ -139,27 +130,29 @@ def explain_prefill(
             f"{site.dtype}, {cache} cache",
             bound_of(price, site, WAYS, seconds_of(terms, FLOOR[0])),
         ),
-        (flop, float(moved)),
+        (flop, moved),
         (price(site), None),
         terms,
         trust_in(site.profile, "prefill", names),
     )
-    times = _times(shapes, site, site.dtype, cache)
     tile = int(tiles(padded_heads(shapes.head_dim, group), group)[0])
+    facts = {
+        "coefficients": used,
+        "query_tile": tile,
+        "thread_blocks": batch * heads * -(-q_len // tile),
+        "keys_seen_fraction": pairs_seen(q_len, keys, True, window) / (float(q_len) * keys),
+    }
     return replace(
         found,
         cold_s=float(_times(shapes, site, site.dtype, cache, warm=False).total_s[0]),
-        facts={
-            "coefficients": used,
-            "query_tile": tile,
-            "thread_blocks": batch * heads * -(-q_len // tile),
-            "keys_seen_fraction": pairs_seen(q_len, keys, True, window) / (float(q_len) * keys),
-            "all_blocks_s": float(times.compute_s[0]),
-            "traffic_s": float(times.memory_s[0]),
-        },
+        facts=facts | _bounds(_times(shapes, site, site.dtype, cache)),
         hints=_hints(site, shapes, cache, found),
         notes=(*stand_in_notes(section, used), *cache_notes(found)),
     )
+
+
+def _bounds(times: AttentionTimes) -> dict[str, float]:
+    return {"all_blocks_s": float(times.compute_s[0]), "traffic_s": float(times.memory_s[0])}
 
 
 def _check(site: Site, head_dim: int) -> None:

@@ -208,6 +208,32 @@ def book_step(
 
 
 @njit(cache=True)
+def _queue_moves(rank: int, load: Load, progress: Progress, ranks: Ranks, policy: Policy) -> bool:
+    """Whether the head of a queue could be let in later though it was not in the last step."""
+    if ranks.waiting[rank] == 0 or policy.reserve_start > 0.0 or not policy.caching:
+        return bool(ranks.waiting[rank] > 0 and policy.reserve_start > 0.0)
+    head = ranks.head[rank]
+    known = load.input_tokens[head] + progress.made[head]
+    # what it finds of its own shrinks, and with it what its first chunk asks for
+    return bool(progress.ghost[head] > 0.0 and known > policy.budget - ranks.active[rank])
+
+
+@njit(cache=True)
+def _steps_left(rank: int, load: Load, progress: Progress, ranks: Ranks) -> int:
+    """Steps until the first sequence of a rank ends; none where one does more than decode."""
+    least = 2**40
+    for place in range(ranks.active[rank]):
+        request = ranks.running[rank, place]
+        known = load.input_tokens[request] + progress.made[request]
+        if progress.made[request] == 0 or progress.done[request] + 1 != known:
+            return 0
+        if ranks.give[rank, place] == 0:  # it has only just been moved here
+            return 0
+        least = min(least, load.output_tokens[request] - progress.made[request] - 1)
+    return int(least)
+
+
+@njit(cache=True)
 def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) -> int:
     """Steps that are sure to decode every running sequence, and to finish none of them.
 
@@ -218,25 +244,9 @@ def quiet_steps(load: Load, progress: Progress, ranks: Ranks, policy: Policy) ->
         return 0
     steps, growing = 2**40, policy.full > 0.0 and not policy.reserve_all
     for rank in range(ranks.active.size):
-        if ranks.waiting[rank] > 0 and policy.reserve_start > 0.0:
+        if ranks.active[rank] > policy.budget or _queue_moves(rank, load, progress, ranks, policy):
             return 0
-        if ranks.active[rank] > policy.budget:
-            return 0
-        if ranks.waiting[rank] > 0 and policy.caching:
-            head = ranks.head[rank]
-            known = load.input_tokens[head] + progress.made[head]
-            # what it finds of its own shrinks, and with it what its first chunk asks for
-            if progress.ghost[head] > 0.0 and known > policy.budget - ranks.active[rank]:
-                return 0
-        for place in range(ranks.active[rank]):
-            request = ranks.running[rank, place]
-            known = load.input_tokens[request] + progress.made[request]
-            if progress.made[request] == 0 or progress.done[request] + 1 != known:
-                return 0
-            if ranks.give[rank, place] == 0:  # it has only just been moved here
-                return 0
-            left = load.output_tokens[request] - progress.made[request] - 1
-            steps = min(steps, left)
+        steps = min(steps, _steps_left(rank, load, progress, ranks))
         if growing and ranks.active[rank] > 0:
             room = int(ranks.free[rank] / (policy.full * ranks.active[rank]))
             steps = min(steps, room * policy.block_tokens)
@@ -333,6 +343,38 @@ def gap_bin(gap_s: float, tally: Tally) -> int:
 
 
 @njit(cache=True)
+def _accept_drafts(
+    request: int, wanted: int, progress: Progress, policy: Policy, tally: Tally
+) -> int:
+    """Drafted tokens that a decode keeps: as many on average as are accepted."""
+    progress.owed[request] += policy.accepted - 1.0
+    extra = int(progress.owed[request])
+    progress.owed[request] -= extra
+    extra = min(extra, wanted - progress.made[request] - 1)
+    tally.gaps[0] += extra
+    progress.done[request] += extra
+    return int(extra)
+
+
+@njit(cache=True)
+def _answer_batch(
+    rank: int,
+    end_s: float,
+    load: Load,
+    progress: Progress,
+    ranks: Ranks,
+    cache: Cache,
+    policy: Policy,
+    tally: Tally,
+) -> None:
+    """Let go of a static batch: nobody is answered before all are."""
+    for place in range(ranks.active[rank]):
+        progress.last_s[ranks.running[rank, place]] = end_s
+        finish(ranks.running[rank, place], end_s, load, progress, ranks, cache, policy, tally)
+    ranks.active[rank] = 0
+
+
+@njit(cache=True)
 def hand_out(
     rank: int,
     end_s: float,
@@ -364,12 +406,7 @@ def hand_out(
                 else:
                     extra = 0
                     if decoding and policy.accepted > 1.0:
-                        progress.owed[request] += policy.accepted - 1.0
-                        extra = int(progress.owed[request])
-                        progress.owed[request] -= extra
-                        extra = min(extra, wanted - progress.made[request] - 1)
-                        tally.gaps[0] += extra
-                        progress.done[request] += extra
+                        extra = _accept_drafts(request, wanted, progress, policy, tally)
                     gap_s = end_s - progress.last_s[request]
                     if gap_s != last_gap_s:
                         last_gap_s, last_bin = gap_s, gap_bin(gap_s, tally)
@@ -380,15 +417,12 @@ def hand_out(
         if over and not policy.batched:
             finish(request, end_s, load, progress, ranks, cache, policy, tally)
             continue
-        finished_all = finished_all and over
+        finished_all &= over
         ranks.running[rank, kept] = request
         kept += 1
-    if policy.batched and finished_all:
-        for place in range(kept):  # nobody is answered before the batch is
-            progress.last_s[ranks.running[rank, place]] = end_s
-            finish(ranks.running[rank, place], end_s, load, progress, ranks, cache, policy, tally)
-        kept = 0
     ranks.active[rank] = kept
+    if policy.batched and finished_all:
+        _answer_batch(rank, end_s, load, progress, ranks, cache, policy, tally)
 
 
 @njit(cache=True)
@@ -451,6 +485,18 @@ def decoding_sequences(ranks: Ranks) -> int:
 
 
 @njit(cache=True)
+def _wait_for_arrival(until_s: float, load: Load, tally: Tally) -> bool:
+    """Nothing could be scheduled: go on to the next arrival, if there is one before a time."""
+    clock, counters, soonest = tally.clock, tally.counters, next_arrival(load, tally)
+    if counters[0] > counters[1]:
+        counters[9] = 1
+        return False
+    if soonest < np.inf:
+        clock[0] = min(until_s, max(clock[0], soonest))
+    return bool(soonest < until_s)
+
+
+@njit(cache=True)
 def advance(
     until_s: float,
     most_steps: int,
@@ -477,14 +523,8 @@ def advance(
             for place in range(ranks.active[rank]):
                 given += ranks.give[rank, place]
         if given == 0:
-            soonest = next_arrival(load, tally)
-            if counters[0] > counters[1]:
-                counters[9] = 1
+            if not _wait_for_arrival(until_s, load, tally):
                 return
-            if soonest == np.inf or soonest >= until_s:
-                clock[0] = min(until_s, max(clock[0], soonest)) if soonest < np.inf else clock[0]
-                return
-            clock[0] = max(clock[0], soonest)
             continue
         step_s = step_time(load, progress, ranks, prices, policy, tally)
         sample(ranks, capacity, given, step_s, tally)

@@ -17,6 +17,7 @@ from clustersim.engine.serving.state import (
     TOTALS,
     Cache,
     Floats,
+    Ints,
     Load,
     Policy,
     Prices,
@@ -129,66 +130,77 @@ def build_replica(
     prices, policy
         Of an iteration, and how it is scheduled.
     """
-    n, most = load.arrival_s.size, policy.sequences
     blocks = int(load.prefix_block.max()) + 1 if load.prefix_block.size else 0
-
-    def floats(*shape: int, fill: float = 0.0) -> Floats:
-        return np.full(shape, fill, dtype=np.float64)
-
-    def ints(*shape: int, fill: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        return np.full(shape, fill, dtype=np.int64)
-
-    progress = Progress(
-        rank=ints(n),
-        done=ints(n),
-        made=ints(n),
-        shared=ints(n),
-        held=floats(n),
-        owed=floats(n),
-        queued_s=floats(n, fill=-1.0),
-        scheduled_s=floats(n, fill=-1.0),
-        first_s=floats(n, fill=-1.0),
-        last_s=floats(n, fill=-1.0),
-        preempted=ints(n),
-        hit_tokens=ints(n),
-        ghost=floats(n),
-        stamp=floats(n),
-        next=ints(n, fill=-1),
-    )
     state = Ranks(
-        running=ints(ranks, most),
-        give=ints(ranks, most),
-        active=ints(ranks),
-        head=ints(ranks, fill=-1),
-        tail=ints(ranks, fill=-1),
-        waiting=ints(ranks),
-        free=floats(ranks, fill=capacity),
-        allocated=floats(ranks),
-        open_tokens=ints(ranks),
-        reserve=floats(ranks, fill=policy.reserve_start),
+        running=_ints(ranks, policy.sequences),
+        give=_ints(ranks, policy.sequences),
+        active=_ints(ranks),
+        head=_ints(ranks, fill=-1),
+        tail=_ints(ranks, fill=-1),
+        waiting=_ints(ranks),
+        free=_floats(ranks, fill=capacity),
+        allocated=_floats(ranks),
+        open_tokens=_ints(ranks),
+        reserve=_floats(ranks, fill=policy.reserve_start),
     )
     cache = Cache(
-        refs=ints(ranks, blocks, fill=-1),
-        older=ints(ranks, blocks, fill=-1),
-        newer=ints(ranks, blocks, fill=-1),
-        oldest=ints(ranks, fill=-1),
-        newest=ints(ranks, fill=-1),
-        idle=ints(ranks),
+        refs=_ints(ranks, blocks, fill=-1),
+        older=_ints(ranks, blocks, fill=-1),
+        newer=_ints(ranks, blocks, fill=-1),
+        oldest=_ints(ranks, fill=-1),
+        newest=_ints(ranks, fill=-1),
+        idle=_ints(ranks),
     )
-    counters = ints(len(COUNTERS))
-    counters[COUNTERS.index("stride")] = 1
-    turns = int((load.after >= 0).sum()) + 1
-    tally = Tally(
-        token_steps=ints(prices.token_s.size),
-        all_steps=ints(prices.all_token_s.shape[1]),
-        sequence_steps=ints(prices.sequence_s.size),
-        totals=floats(len(TOTALS)),
-        gaps=ints(GAP_BINS),
-        gap_axis=np.array([GAP_LEAST, GAP_STEP]),
-        series=floats(SERIES, len(SERIES_COLUMNS)),
-        clock=floats(len(CLOCK)),
-        counters=counters,
-        heap_s=floats(turns),
-        heap=ints(turns),
-    )
+    tally = _tally(prices, turns=int((load.after >= 0).sum()) + 1)
+    progress = _progress(load.arrival_s.size)
     return Replica(capacity, load, progress, state, cache, prices, policy, tally)
+
+
+def _floats(*shape: int, fill: float = 0.0) -> Floats:
+    """An array of one number."""
+    return np.full(shape, fill, dtype=np.float64)
+
+
+def _ints(*shape: int, fill: int = 0) -> Ints:
+    """An array of one whole number."""
+    return np.full(shape, fill, dtype=np.int64)
+
+
+def _progress(n: int) -> Progress:
+    """Of `n` requests, none of which has begun."""
+    return Progress(
+        rank=_ints(n),
+        done=_ints(n),
+        made=_ints(n),
+        shared=_ints(n),
+        held=_floats(n),
+        owed=_floats(n),
+        queued_s=_floats(n, fill=-1.0),
+        scheduled_s=_floats(n, fill=-1.0),
+        first_s=_floats(n, fill=-1.0),
+        last_s=_floats(n, fill=-1.0),
+        preempted=_ints(n),
+        hit_tokens=_ints(n),
+        ghost=_floats(n),
+        stamp=_floats(n),
+        next=_ints(n, fill=-1),
+    )
+
+
+def _tally(prices: Prices, turns: int) -> Tally:
+    """Sums over steps, all zero, and room for `turns` requests that follow others."""
+    counters = _ints(len(COUNTERS))
+    counters[COUNTERS.index("stride")] = 1
+    return Tally(
+        token_steps=_ints(prices.token_s.size),
+        all_steps=_ints(prices.all_token_s.shape[1]),
+        sequence_steps=_ints(prices.sequence_s.size),
+        totals=_floats(len(TOTALS)),
+        gaps=_ints(GAP_BINS),
+        gap_axis=np.array([GAP_LEAST, GAP_STEP]),
+        series=_floats(SERIES, len(SERIES_COLUMNS)),
+        clock=_floats(len(CLOCK)),
+        counters=counters,
+        heap_s=_floats(turns),
+        heap=_ints(turns),
+    )

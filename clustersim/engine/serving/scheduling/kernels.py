@@ -318,6 +318,31 @@ def preempt_last(
 
 
 @njit(cache=True)
+def _make_room(
+    rank: int,
+    request: int,
+    context: int,
+    load: Load,
+    progress: Progress,
+    ranks: Ranks,
+    cache: Cache,
+    policy: Policy,
+    tally: Tally,
+) -> tuple[bool, int]:
+    """Let a running request grow, the last ones giving way: done or not, and tokens given back."""
+    back = 0
+    while not grow(request, context, load, progress, ranks, cache, policy):
+        if not policy.preempt or ranks.active[rank] <= 1:
+            return False, back
+        victim = preempt_last(rank, load, progress, ranks, cache, policy, tally)
+        if victim == request:
+            return False, back
+        back += ranks.give[rank, ranks.active[rank]]  # what it had been given already
+        ranks.give[rank, ranks.active[rank]] = 0
+    return True, back
+
+
+@njit(cache=True)
 def schedule_running(
     rank: int,
     budget: int,
@@ -344,21 +369,14 @@ def schedule_running(
         if given <= 0:
             continue
         ahead = policy.drafted if decoding else 0
+        context = progress.done[request] + given + ahead
         # a block begins with every block_tokens-th token: most of the time there is room
         kept = decoding and ahead == 0 and progress.done[request] % policy.block_tokens != 0
-        while not kept:
-            context = progress.done[request] + given + ahead
-            if grow(request, context, load, progress, ranks, cache, policy):
-                kept = True
-                break
-            if not policy.preempt or ranks.active[rank] <= 1:
-                break
-            victim = preempt_last(rank, load, progress, ranks, cache, policy, tally)
-            if victim == request:
-                break
-            if ranks.give[rank, ranks.active[rank]] > 0:  # it had been given tokens already
-                left += ranks.give[rank, ranks.active[rank]]
-                ranks.give[rank, ranks.active[rank]] = 0
+        if not kept:
+            kept, back = _make_room(
+                rank, request, context, load, progress, ranks, cache, policy, tally
+            )
+            left += back
         if kept:
             ranks.give[rank, place - 1] = given
             left -= given + ahead
@@ -375,6 +393,32 @@ def reserved(rank: int, load: Load, progress: Progress, ranks: Ranks, policy: Po
         request = ranks.running[rank, place]
         total += load.output_tokens[request] - progress.made[request]
     return float(ranks.reserve[rank] * policy.full * total / policy.block_tokens)
+
+
+@njit(cache=True)
+def _context_taken(known: int, answer: int, computed: int, policy: Policy) -> int:
+    """Tokens that a request takes units for when it is let in."""
+    if policy.reserve_all:
+        return known + answer + policy.drafted
+    if policy.reserve_start > 0.0 or policy.watermark > 0.0:
+        return known  # the whole prompt, as the block manager of vLLM v0 does
+    return computed
+
+
+@njit(cache=True)
+def _let_in(
+    rank: int, request: int, given: int, progress: Progress, ranks: Ranks, tally: Tally
+) -> None:
+    """Move the head of the queue to the running requests."""
+    dequeue(rank, progress, ranks)
+    if progress.scheduled_s[request] < 0.0:
+        progress.scheduled_s[request] = tally.clock[0]
+        progress.hit_tokens[request] = progress.done[request]
+    tally.counters[8] += progress.done[request]
+    place = ranks.active[rank]
+    ranks.running[rank, place] = request
+    ranks.give[rank, place] = given
+    ranks.active[rank] += 1
 
 
 @njit(cache=True)
@@ -397,15 +441,10 @@ def schedule_waiting(
         find_prefix(request, load, progress, ranks, cache, policy)
         need = known - progress.done[request]
         given = min(need, left)
-        context = progress.done[request] + given
         answer = load.output_tokens[request] - progress.made[request]
-        if policy.reserve_all:
-            context = known + answer + policy.drafted
-        elif policy.reserve_start > 0.0:
-            context = known
+        context = _context_taken(known, answer, progress.done[request] + given, policy)
+        if policy.reserve_start > 0.0:
             kept_free += policy.full * answer / policy.block_tokens
-        elif policy.watermark > 0.0:  # the block manager of vLLM v0 takes the whole prompt
-            context = known
         wanted = units(context, policy) - shared_units(request, load, progress, policy)
         whole = policy.chunked or given == need or (first and need > policy.budget)
         free = available(rank, ranks, cache, each)
@@ -419,15 +458,7 @@ def schedule_waiting(
         if progress.ghost[request] > 0.0:  # blocks found again were not the next ones to go
             ranks.allocated[rank] -= units(progress.done[request], policy) - policy.state
             progress.ghost[request] = 0.0
-        dequeue(rank, progress, ranks)
-        if progress.scheduled_s[request] < 0.0:
-            progress.scheduled_s[request] = tally.clock[0]
-            progress.hit_tokens[request] = progress.done[request]
-        tally.counters[8] += progress.done[request]
-        place = ranks.active[rank]
-        ranks.running[rank, place] = request
-        ranks.give[rank, place] = given
-        ranks.active[rank] += 1
+        _let_in(rank, request, given, progress, ranks, tally)
         left -= given
         first = False
     return left
