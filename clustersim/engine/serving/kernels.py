@@ -1,7 +1,8 @@
 """A replica advanced step by step: schedule every rank, price the step, hand out its tokens.
 
 A step is one iteration of the engine. Ranks of attention data parallelism schedule alone and step
-together. Nothing here knows a device or a policy's name: tables and numbers decide.
+together. Nothing here knows a device or a policy's name: tables and numbers decide. Handing over
+records of arrays costs more than what a small function does: those of the hot path are inlined.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def book_step(
     return float(gpu_s + launch_s + host_s)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _queue_moves(rank: int, load: Load, progress: Progress, ranks: Ranks, policy: Policy) -> bool:
     """Whether the head of a queue could be let in later though it was not in the last step."""
     if ranks.waiting[rank] == 0 or policy.reserve_start > 0.0 or not policy.caching:
@@ -218,7 +219,7 @@ def _queue_moves(rank: int, load: Load, progress: Progress, ranks: Ranks, policy
     return bool(progress.ghost[head] > 0.0 and known > policy.budget - ranks.active[rank])
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _steps_left(rank: int, load: Load, progress: Progress, ranks: Ranks) -> int:
     """Steps until the first sequence of a rank ends; none where one does more than decode."""
     least = 2**40
@@ -342,7 +343,7 @@ def gap_bin(gap_s: float, tally: Tally) -> int:
     return min(tally.gaps.size - 1, 1 + int(math.log(gap_s / first_s) / step))
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _accept_drafts(
     request: int, wanted: int, progress: Progress, policy: Policy, tally: Tally
 ) -> int:
@@ -356,7 +357,7 @@ def _accept_drafts(
     return int(extra)
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _answer_batch(
     rank: int,
     end_s: float,
@@ -484,7 +485,7 @@ def decoding_sequences(ranks: Ranks) -> int:
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _wait_for_arrival(until_s: float, load: Load, tally: Tally) -> bool:
     """Nothing could be scheduled: go on to the next arrival, if there is one before a time."""
     clock, counters, soonest = tally.clock, tally.counters, next_arrival(load, tally)
