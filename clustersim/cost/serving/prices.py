@@ -43,6 +43,8 @@ MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 SKEW_S = 4e-6
 VECTOR_ELEMENTS = 8.0  # 16-bit elements in the widest load, 16 bytes (CUDA C++ guide, 5.3.2)
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
+TILE_ROWS = 128  # one row beyond full tiles starts further ones
+MOST_TILED = 16384  # tokens up to which that is seen
 STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
 # Formats whose activations the kernel before a product quantises: norms, activations, all-reduce.
 FUSED_SCALES = ("fp8", "int8", "nvfp4", "mxfp4")
@@ -235,14 +237,18 @@ def most_tokens(scenario: ServingScenario) -> int:
 
 
 def nodes(most: int) -> Array:
-    """Numbers of rows that are priced: all small ones, then at distances that grow."""
+    """Numbers of rows that are priced: all small ones, then at distances that grow.
+
+    Full tiles and one row more are among them: there a line between two nodes would hide a step.
+    """
     found = [np.arange(1.0, min(most, EXACT_TOKENS) + 1.0)]
     start = EXACT_TOKENS
     for end, step in STEPS:
         if start < most:
             found.append(np.arange(start + step, min(end, most) + 1.0, step, dtype=np.float64))
         start = end
-    found.append(np.array([float(most)]))
+    full = np.arange(EXACT_TOKENS, min(most, MOST_TILED), TILE_ROWS, dtype=np.float64)
+    found += [full, full + 1.0, np.array([float(most)])]
     return np.unique(np.concatenate(found))
 
 
