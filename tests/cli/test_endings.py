@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,19 @@ main()
 """
 
 
-def start(*words: str, **options) -> subprocess.Popen[str]:
+@contextmanager
+def started(*words: str, **options) -> Iterator[subprocess.Popen[str]]:
+    """A program in a session of its own, which no child of it outlives, however the test ends."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, **options)
+    program = subprocess.Popen(
+        words, stdout=pipe, stderr=pipe, text=True, start_new_session=True, **options
+    )
+    try:
+        yield program
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.communicate()
 
 
 def ended(*words: str, stdout: object) -> subprocess.CompletedProcess[str]:
@@ -62,18 +74,18 @@ def is_running(process: int) -> bool:
     ids=["TERM", "INT", "KILL"],
 )
 def test_workers_do_not_outlive_the_program(number, code):
-    program = start(sys.executable, "-c", POOL)
-    assert program.stdout is not None
-    workers = [int(word) for word in program.stdout.readline().split()]
-    assert len(workers) == 2
-    program.send_signal(number)
-    _, said = program.communicate(timeout=PATIENCE_S)
-    assert program.returncode == code
-    assert "Traceback" not in said
-    until = time.monotonic() + PATIENCE_S  # the kernel takes a moment to end a process
-    while any(is_running(worker) for worker in workers):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    with started(sys.executable, "-c", POOL) as program:
+        assert program.stdout is not None
+        workers = [int(word) for word in program.stdout.readline().split()]
+        assert len(workers) == 2
+        program.send_signal(number)
+        _, said = program.communicate(timeout=PATIENCE_S)
+        assert program.returncode == code
+        assert "Traceback" not in said
+        until = time.monotonic() + PATIENCE_S  # the kernel takes a moment to end a process
+        while any(is_running(worker) for worker in workers):
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 def test_ctrl_c_during_a_command_is_one_line(monkeypatch):
@@ -125,7 +137,7 @@ def test_full_output_is_named(words):
 
 
 def test_program_ends_soon_after_it_is_told(tmp_path):
-    with start(*PROGRAM, "validate", "--jobs", "2", cwd=tmp_path) as program:
+    with started(*PROGRAM, "validate", "--jobs", "2", cwd=tmp_path) as program:
         time.sleep(1.0)
         program.terminate()
         program.communicate(timeout=PATIENCE_S)
