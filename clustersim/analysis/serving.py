@@ -3,6 +3,11 @@
 Works on plain arrays of requests, so that a file of requests is analysed without a new run. Times
 follow the README of the published rows: TTFT from the arrival in the queue to the first token, TPOT
 between first and last token over the tokens after the first.
+
+References
+----------
+.. [1] Y. Zhong et al., "DistServe: disaggregating prefill and decoding for goodput-optimized large
+   language model serving," OSDI 2024, https://arxiv.org/abs/2401.09670 (goodput)
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""What a generation of a serving engine does by default: a named table, every figure sourced."""
+"""What a generation of a serving engine does by default: a named table, every figure sourced.
+
+References
+----------
+.. [1] vLLM documentation, "Engine arguments",
+   https://docs.vllm.ai/en/latest/configuration/engine_args.html
+.. [2] SGLang documentation, "Server arguments",
+   https://docs.sglang.ai/advanced_features/server_arguments.html
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,11 @@
 """When requests arrive that nobody recorded: Poisson, bursty, by the hour of the day.
 
 Left out: clients that give up, retries, and bursts that several clients have in common.
+
+References
+----------
+.. [1] Y. Wang et al., "BurstGPT: a real-world workload dataset to optimize LLM serving systems,"
+   2024, https://arxiv.org/abs/2401.17644 (gaps between requests are Gamma distributed)
 """
 
 from __future__ import annotations

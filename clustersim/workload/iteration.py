@@ -5,6 +5,11 @@ its rows: tokens of an attention rank, tokens of all ranks, or sequences that ar
 over the cache is a list of cores, one a kind of layer; experts are one entry for all their layers.
 Left out: passes that engines fuse into their neighbours (residual additions, biases, rotation),
 and the core of linear attention, whose state is small.
+
+References
+----------
+.. [1] vLLM, pull request 40376, "Enable FlashInfer top-k/top-p sampler by default", 2026: times of
+   three ways to filter tokens, https://github.com/vllm-project/vllm/pull/40376
 """
 
 from __future__ import annotations

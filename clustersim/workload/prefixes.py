@@ -3,6 +3,11 @@
 A request adds its own words; its prompt is the shared beginning, everything that was said before in
 its conversation, and these words. Left out: text that conversations share further on, turns that
 are taken back, and answers that are cut before they enter the next prompt.
+
+References
+----------
+.. [1] L. Zheng et al., "SGLang: efficient execution of structured language model programs,"
+   NeurIPS 2024, https://arxiv.org/abs/2312.07104 (prompts as a tree of shared beginnings)
 """
 
 from __future__ import annotations

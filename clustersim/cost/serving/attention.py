@@ -1,4 +1,12 @@
-"""Tables of attention over the cache: a batch that decodes, and a chunk of a prompt."""
+"""Tables of attention over the cache: a batch that decodes, and a chunk of a prompt.
+
+References
+----------
+.. [1] W. Kwon et al., "Efficient memory management for large language model serving with
+   PagedAttention," SOSP 2023, https://arxiv.org/abs/2309.06180
+.. [2] A. Agrawal et al., "Taming throughput-latency tradeoff in LLM inference with
+   Sarathi-Serve," OSDI 2024, https://arxiv.org/abs/2403.02310 (chunks beside decodes)
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,13 @@ sequences) is one row of seconds by part; attention of decoding depends on seque
 their longest context; attention of a chunk on its tokens and those before it. Values between nodes
 are interpolated linearly. Left out: overlap of communication with products, and two batches that
 hide each other's exchange.
+
+References
+----------
+.. [1] H. A. David and H. N. Nagaraja, "Order statistics", 3rd ed., Wiley 2003, section 3.1: ranks
+   that wait for the last of them.
+.. [2] TensorRT-LLM, pull request 5432, "better heuristic for allreduce", 2025: one shot by tokens,
+   https://github.com/NVIDIA/TensorRT-LLM/pull/5432
 """
 
 from __future__ import annotations

@@ -3,6 +3,13 @@
 A step is one iteration of the engine. Ranks of attention data parallelism schedule alone and step
 together. Nothing here knows a device or a policy's name: tables and numbers decide. Handing over
 records of arrays costs more than what a small function does: those of the hot path are inlined.
+
+References
+----------
+.. [1] G.-I. Yu et al., "Orca: a distributed serving system for transformer-based generative
+   models," OSDI 2022: batches change at every iteration.
+.. [2] Y. Leviathan, M. Kalman and Y. Matias, "Fast inference from transformers via speculative
+   decoding," ICML 2023, https://arxiv.org/abs/2211.17192
 """
 
 from __future__ import annotations

@@ -3,6 +3,11 @@
 Ranks of attention data parallelism schedule alone. Nothing here knows a policy's name: the numbers
 of `Policy` decide. Parts of the hot path are inlined: handing over records of arrays costs more
 than what they do.
+
+References
+----------
+.. [1] W. Kwon et al., "Efficient memory management for large language model serving with
+   PagedAttention," SOSP 2023, https://arxiv.org/abs/2309.06180 (blocks, recomputation)
 """
 
 from __future__ import annotations
