@@ -277,7 +277,19 @@ def write_quantity(value: float, unit: str) -> str:
 
 
 def quantity_pattern(unit: str) -> str:
-    """Return the regular expression of the quantities that `parse_quantity` reads."""
+    """Return the regular expression of the quantities that `parse_quantity` reads.
+
+    Parameters
+    ----------
+    unit : str
+        Its SI unit, as `parse_quantity` takes it.
+
+    Returns
+    -------
+    str
+        For JSON schemas. It is coarser than `parse_quantity`: it lets two decimal points through,
+        and refuses a leading plus sign.
+    """
     spellings = "|".join(re.escape(name) for name in UNITS[unit] if name)
     return rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({spellings})\s*$"
 
@@ -310,7 +322,20 @@ def _spoken(value: float) -> str | None:
 
 
 def format_seconds(value: float, digits: int = 3) -> str:
-    """Print a duration [s] for a reader: ``6.34 s``, ``12.3 ms``, ``1.80 us``, ``2.10 h``."""
+    """Print a duration [s] for a reader: ``6.34 s``, ``12.3 ms``, ``1.80 us``, ``2.10 h``.
+
+    Parameters
+    ----------
+    value : float
+        NaN is "unknown". [s]
+    digits : int
+        Significant digits, trailing zeros kept.
+
+    Returns
+    -------
+    str
+        Nanoseconds to seconds; hours from two hours on, days from two days on.
+    """
     steps = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
     if value == 0 or not math.isfinite(value):
         return _spoken(value) or "0 s"
@@ -322,19 +347,59 @@ def format_seconds(value: float, digits: int = 3) -> str:
 
 
 def format_bytes(value: float, digits: int = 3) -> str:
-    """Print a size [bytes] in binary multiples: ``80.0 GiB``."""
+    """Print a size [bytes] in binary multiples: ``80.0 GiB``.
+
+    Parameters
+    ----------
+    value : float
+        NaN is "unknown". [bytes]
+    digits : int
+        Significant digits, trailing zeros kept.
+
+    Returns
+    -------
+    str
+    """
     steps = ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
     return _spoken(value) or _with_prefix(value, steps, digits)
 
 
 def format_rate(value: float, unit: str = "B/s", digits: int = 3) -> str:
-    """Print a rate in decimal multiples: ``25.0 GB/s``, or ``312 TFLOP/s`` with that unit."""
+    """Print a rate in decimal multiples: ``25.0 GB/s``, or ``312 TFLOP/s`` with that unit.
+
+    Parameters
+    ----------
+    value : float
+        NaN is "unknown". [unit]
+    unit : str
+        Written behind the prefix.
+    digits : int
+        Significant digits, trailing zeros kept.
+
+    Returns
+    -------
+    str
+    """
     steps = tuple((float(_LARGE[p]), f"{p}{unit}") for p in ("E", "P", "T", "G", "M", "k", ""))
     return _spoken(value) or _with_prefix(value, steps, digits)
 
 
 def format_count(value: float, unit: str = "", digits: int = 3) -> str:
-    """Print a count: ``12,288``; from a million on in words of scale: ``175 B`` (10^9)."""
+    """Print a count: ``12,288``; from a million on in words of scale: ``175 B`` (10^9).
+
+    Parameters
+    ----------
+    value : float
+        NaN is "unknown".
+    unit : str
+        Written behind, if not empty.
+    digits : int
+        Significant digits; a whole number below a million has all of its own.
+
+    Returns
+    -------
+    str
+    """
     spoken = _spoken(value)
     if spoken is not None:
         return spoken
@@ -347,12 +412,39 @@ def format_count(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def format_percent(fraction: float, places: int = 1) -> str:
-    """Print a fraction (0 to 1) in percent: ``55.2 %``."""
+    """Print a fraction (0 to 1) in percent: ``55.2 %``.
+
+    Parameters
+    ----------
+    fraction : float
+        NaN is "unknown".
+    places : int
+        Digits behind the point.
+
+    Returns
+    -------
+    str
+    """
     return _spoken(fraction) or f"{format_fixed(100 * fraction, places)} %"
 
 
 def format_fixed(value: float, places: int = 1, sign: str = "") -> str:
-    """Print a number with fixed places: ``172.3``; `sign` "+" also marks what is not negative."""
+    """Print a number with fixed places: ``172.3``; `sign` "+" also marks what is not negative.
+
+    Parameters
+    ----------
+    value : float
+        NaN is "unknown".
+    places : int
+        Digits behind the point.
+    sign : str
+        "" or "+".
+
+    Returns
+    -------
+    str
+        With three significant digits and an exponent from 10^12 on.
+    """
     spoken = _spoken(value)
     if spoken is not None:
         return spoken

@@ -32,6 +32,12 @@ DUST = 1e-12  # of the step: rounding, shown as zero
 def gating_rank(program: Program, path: CriticalPath) -> tuple[int, int]:
     """Stage and class of replicas that the breakdown is about.
 
+    Parameters
+    ----------
+    program : Program
+    path : CriticalPath
+        Of that program.
+
     Returns
     -------
     stage, klass : int

@@ -53,6 +53,10 @@ class Run:
 def template_work(template: OpTemplate) -> tuple[float, float, float]:
     """What one op of a template executes.
 
+    Parameters
+    ----------
+    template : OpTemplate
+
     Returns
     -------
     flop : float
@@ -106,7 +110,18 @@ def chosen_classes(timeline: Timeline, most: int) -> tuple[Ints, str]:
 
 
 def program_frame(run: Run) -> Any:
-    """The program as a pandas frame, one row an op of one replica; times are nominal."""
+    """The program as a pandas frame, one row an op of one replica; times are nominal.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    pandas.DataFrame (ops,)
+        `alone_s` in seconds, `bytes` of messages and `memory_bytes` in bytes, `flop` in FLOP;
+        `deps` is a list of rows.
+    """
     import pandas as pd
 
     program = run.program
@@ -145,6 +160,19 @@ def _described(program: Program) -> dict[str, Any]:
 
 def timeline_frame(run: Run, most_rows: int = MOST_ROWS) -> tuple[Any, str]:
     """The timeline as a pandas frame, class by class, and in words which classes.
+
+    Parameters
+    ----------
+    run : Run
+    most_rows : int
+        Above it whole classes of replicas are left out; one is always kept.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        A row for each op of each chosen class.
+    note : str
+        From `chosen_classes`.
 
     Notes
     -----

@@ -35,7 +35,17 @@ ELSEWHERE = (
 
 
 def roofline_of(document: Document) -> Roofline:
-    """The picture of an explanation: FLOP/s over intensity, or bytes/s over size."""
+    """The picture of an explanation: FLOP/s over intensity, or bytes/s over size.
+
+    Parameters
+    ----------
+    document : mapping
+        From ``Explanation.document``.
+
+    Returns
+    -------
+    Roofline
+    """
     roof = document["roof"]
     share = format_percent(document["roof_fraction"])
     common = {name: roof[name] for name in ("x", "y", "peak", "slope")}
@@ -87,7 +97,18 @@ def print_explanation(document: Document, console: Console) -> None:
 
 
 def headline(document: Document) -> str:
-    """Time, bound, rate and its share of the peak."""
+    """Time, bound, rate and its share of the peak.
+
+    Parameters
+    ----------
+    document : mapping
+        From ``Explanation.document``.
+
+    Returns
+    -------
+    str
+        One line: FLOP/s where the operator has a peak of them, else bytes/s.
+    """
     bound = f"{format_seconds(document['time_s'])} alone, bound by {document['bound']}"
     if document["peak_flop_per_s"]:
         rate = format_rate(document["flop_per_s"], "FLOP/s")

@@ -170,7 +170,19 @@ def write_files(out: Path, names: Sequence[str], write: Callable[[Path], None]) 
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write one document, as ``--json`` prints it."""
+    """Write one document, as ``--json`` prints it.
+
+    Parameters
+    ----------
+    document : mapping
+        NumPy arrays and numbers are allowed in it.
+    path : Path
+        Replaced if it exists.
+
+    Notes
+    -----
+    Indented by two, with a newline at the end. NaN and infinity become null.
+    """
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
@@ -178,7 +190,17 @@ def write_json(document: Mapping[str, Any], path: Path) -> None:
 
 
 def write_parquet(frame: Any, path: Path, holds: str) -> None:
-    """Write a table; its metadata say in words what it holds."""
+    """Write a table; its metadata say in words what it holds.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Its index is not written.
+    path : Path
+        Replaced if it exists.
+    holds : str
+        Written as ``clustersim.holds``, instead of what pandas would add.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

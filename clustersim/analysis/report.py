@@ -110,7 +110,18 @@ def print_report(document: Document, console: Console, definitions: bool = False
 
 
 def headline(document: Document) -> str:
-    """Step time with its interval, MFU, HFU and tokens per second; then GPUs and their rate."""
+    """Step time with its interval, MFU, HFU and tokens per second; then GPUs and their rate.
+
+    Parameters
+    ----------
+    document : mapping
+        From ``Result.document``; `interval` and `bound` may be absent.
+
+    Returns
+    -------
+    str
+        Two lines.
+    """
     interval = document.get("interval")
     spread = ""
     if interval:
@@ -165,7 +176,17 @@ def _where(document: Document, console: Console) -> None:
 
 
 def format_signed_s(seconds: float) -> str:
-    """A duration that may be negative, as a lucky draw of jitter is."""
+    """A duration that may be negative, as a lucky draw of jitter is.
+
+    Parameters
+    ----------
+    seconds : float
+        [s]
+
+    Returns
+    -------
+    str
+    """
     return f"-{format_seconds(-seconds)}" if seconds < 0 else format_seconds(seconds)
 
 

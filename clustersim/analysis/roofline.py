@@ -62,7 +62,18 @@ class Roofline:
         return self.peak / self.slope
 
     def roof_at(self, x: float) -> float:
-        """Height of the roof."""
+        """Height of the roof.
+
+        Parameters
+        ----------
+        x : float
+            In `x_unit`, above 0.
+
+        Returns
+        -------
+        float
+            In `y_unit`.
+        """
         return min(self.peak, self.slope * x)
 
 
@@ -76,11 +87,33 @@ class Frame:
     y_high: int
 
     def across(self, x: float) -> float:
-        """Share of the width at which x stands."""
+        """Share of the width at which x stands.
+
+        Parameters
+        ----------
+        x : float
+            Above 0.
+
+        Returns
+        -------
+        float
+            0 to 1; what lies outside the picture stands at its edge.
+        """
         return _share(x, self.x_low, self.x_high)
 
     def up(self, y: float) -> float:
-        """Share of the height at which y stands."""
+        """Share of the height at which y stands.
+
+        Parameters
+        ----------
+        y : float
+            Above 0.
+
+        Returns
+        -------
+        float
+            0 at the low end to 1; what lies outside the picture stands at its edge.
+        """
         return _share(y, self.y_low, self.y_high)
 
 
@@ -89,7 +122,17 @@ def _share(value: float, low: int, high: int) -> float:
 
 
 def frame_of(line: Roofline) -> Frame:
-    """Decades around the point and the ridge."""
+    """Decades around the point and the ridge.
+
+    Parameters
+    ----------
+    line : Roofline
+
+    Returns
+    -------
+    Frame
+        At most `MOST_DECADES` an axis, the high end kept; below the peak `LEAST_Y_DECADES` or more.
+    """
     x_high = math.ceil(math.log10(max(line.x, line.ridge)) + 0.3)
     x_low = math.floor(math.log10(min(line.x, line.ridge)) - 1.0)
     y_high = math.ceil(math.log10(max(line.peak, line.y)))
@@ -100,7 +143,17 @@ def frame_of(line: Roofline) -> Frame:
 
 
 def tick(exponent: int) -> str:
-    """A power of ten with its prefix: ``100 G``; 10^exponent where there is none."""
+    """A power of ten with its prefix: ``100 G``; 10^exponent where there is none.
+
+    Parameters
+    ----------
+    exponent : int
+        Of ten.
+
+    Returns
+    -------
+    str
+    """
     group = 3 * (exponent // 3)
     if group not in PREFIXES:
         return f"1e{exponent}"

@@ -22,18 +22,45 @@ TERM_NAMES = {"kv_cache": "KV cache"}  # of memory, where the key's own words do
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text as it is."""
+    """Print a text as it is.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    text : str
+        Markup in it is printed, not read; long lines are left to the terminal.
+    """
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def title(console: Console, text: str) -> None:
-    """Print the head of a section."""
+    """Print the head of a section.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+    text : str
+        Printed in bold, below a blank line; markup in it is not read.
+    """
     console.print()
     console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
 
 
 def table_of(*columns: tuple[str, bool], header: bool = True) -> Table:
-    """A table without lines; a column is its head and whether it holds numbers."""
+    """A table without lines; a column is its head and whether it holds numbers.
+
+    Parameters
+    ----------
+    *columns : tuple of (str, bool)
+        Numbers stand at the right.
+    header : bool
+        Whether the heads are printed.
+
+    Returns
+    -------
+    rich.table.Table
+        Without rows yet.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=header)
@@ -43,13 +70,42 @@ def table_of(*columns: tuple[str, bool], header: bool = True) -> Table:
 
 
 def bar(share: float, console: Console) -> str:
-    """A bar as long as a share of 1."""
+    """A bar as long as a share of 1.
+
+    Parameters
+    ----------
+    share : float
+        Below 0 counts as 0, above 1 as 1.
+    console : rich.console.Console
+        Tells whether it can print more than ASCII.
+
+    Returns
+    -------
+    str
+        At most `BAR` characters.
+    """
     mark = "#" if console.options.ascii_only else "█"
     return mark * round(BAR * min(1.0, max(0.0, share)))
 
 
 def chart(values: Sequence[float], most: float, console: Console) -> str:
-    """Columns of one line, one a value; what is not zero is never invisible."""
+    """Columns of one line, one a value; what is not zero is never invisible.
+
+    Parameters
+    ----------
+    values : sequence of float
+        At least 0.
+    most : float
+        Value of a full column; higher ones are cut to it. At 0, columns only say whether a value is
+        0.
+    console : rich.console.Console
+        Tells whether it can print more than ASCII.
+
+    Returns
+    -------
+    str
+        A character a value.
+    """
     heights = PLAIN_HEIGHTS if console.options.ascii_only else HEIGHTS
     top = len(heights) - 1
     drawn = []
@@ -60,7 +116,20 @@ def chart(values: Sequence[float], most: float, console: Console) -> str:
 
 
 def hung(text: str, width: int) -> str:
-    """Text broken to the width, further lines indented; words stay whole."""
+    """Text broken to the width, further lines indented; words stay whole.
+
+    Parameters
+    ----------
+    text : str
+        White space of any kind counts as a blank.
+    width : int
+        Characters of a line; only a longer word exceeds it.
+
+    Returns
+    -------
+    str
+        Lines, without a newline at the end.
+    """
     return textwrap.fill(
         text, width, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
     )
@@ -72,7 +141,17 @@ def gpus_of(count: int) -> str:
 
 
 def print_memory(document: Document, console: Console, whose: str) -> None:
-    """Print the terms of a GPU's memory, largest first, and whether they fit."""
+    """Print the terms of a GPU's memory, largest first, and whether they fit.
+
+    Parameters
+    ----------
+    document : mapping
+        `memory_bytes_per_gpu`, without which nothing is printed, `memory_capacity_bytes` and
+        `fits`. [bytes]
+    console : rich.console.Console
+    whose : str
+        What the memory belongs to, for the title.
+    """
     terms = dict(document.get("memory_bytes_per_gpu") or {})
     if not terms:
         return

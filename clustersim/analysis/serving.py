@@ -56,12 +56,34 @@ class Answered:
         return np.asarray(self.made >= self.output_tokens)
 
     def take(self, rows: NDArray[Any]) -> Answered:
-        """Some of the requests."""
+        """Some of the requests.
+
+        Parameters
+        ----------
+        rows : ndarray
+            Indices, or bool (n,).
+
+        Returns
+        -------
+        Answered
+            Copies, in the order of `rows`.
+        """
         return Answered(**{name: column[rows] for name, column in vars(self).items()})
 
 
 def spread(values: Floats) -> dict[str, float | None]:
-    """Mean and percentiles, by linear interpolation; null where there are no values."""
+    """Mean and percentiles, by linear interpolation; null where there are no values.
+
+    Parameters
+    ----------
+    values : ndarray (n,)
+        In any unit.
+
+    Returns
+    -------
+    dict of str to float or None
+        `mean` and a key for each of `PERCENTILES`, such as `p50`, in the unit of the values.
+    """
     if values.size == 0:
         return {"mean": None, **{f"p{p}": None for p in PERCENTILES}}
     found = np.percentile(values, PERCENTILES)
@@ -70,7 +92,24 @@ def spread(values: Floats) -> dict[str, float | None]:
 
 
 def gap_spread(counts: Ints, first_s: float, step: float) -> dict[str, float | None]:
-    """Mean and percentiles of gaps between tokens from their histogram; see `count_gaps`. [s]"""
+    """Mean and percentiles of gaps between tokens, from their histogram.
+
+    Parameters
+    ----------
+    counts : ndarray of int64 (bins,)
+        Gaps in each bin: the first reaches from 0 to `first_s`, bin i ends at ``first_s exp(i
+        step)``.
+    first_s : float
+        End of the first bin. [s]
+    step : float
+        Logarithm of the ratio of two ends.
+
+    Returns
+    -------
+    dict of str to float or None
+        As from `spread`; every gap counts as the geometric middle of its bin, and as 0 in the
+        first. [s]
+    """
     total = counts.sum()
     if total == 0:
         return {"mean": None, **{f"p{p}": None for p in PERCENTILES}}
@@ -84,7 +123,18 @@ def gap_spread(counts: Ints, first_s: float, step: float) -> dict[str, float | N
 
 
 def latencies(answered: Answered) -> dict[str, dict[str, float | None]]:
-    """TTFT, TPOT and end-to-end latency of the finished requests. [s]"""
+    """TTFT, TPOT, end-to-end latency and time in the queue of the finished requests.
+
+    Parameters
+    ----------
+    answered : Answered
+
+    Returns
+    -------
+    dict of str to dict
+        `ttft_s`, `tpot_s`, `e2e_s` and `queue_s`, each as from `spread`. An answer of one token has
+        no TPOT. [s]
+    """
     done = answered.take(answered.finished)
     later = done.made > 1
     tpot_s = (done.last_s[later] - done.first_s[later]) / (done.made[later] - 1)
@@ -97,7 +147,20 @@ def latencies(answered: Answered) -> dict[str, dict[str, float | None]]:
 
 
 def throughput(answered: Answered) -> dict[str, float]:
-    """Tokens and requests a second over the makespan: first arrival to last token."""
+    """Tokens and requests a second, and the makespan: first arrival to last token.
+
+    Parameters
+    ----------
+    answered : Answered
+        Tokens of unfinished requests count, unfinished requests do not.
+
+    Returns
+    -------
+    dict of str to float
+        Output tokens, all tokens and requests over the makespan; input tokens over the time to the
+        last first token; `decode_tokens_per_s`, tokens after the first, over the time from there to
+        the last token. All 0 where no token was made. [1/s], [s]
+    """
     begun = answered.queued_s >= 0
     made = answered.made > 0
     if not made.any():
@@ -121,7 +184,20 @@ def throughput(answered: Answered) -> dict[str, float]:
 
 
 def in_window(answered: Answered, begin_s: float, end_s: float) -> dict[str, float]:
-    """Throughput inside a stretch of time, tokens spread evenly between first and last. [s]"""
+    """Throughput inside a stretch of time, tokens spread evenly between first and last.
+
+    Parameters
+    ----------
+    answered : Answered
+    begin_s, end_s : float
+        The end does not belong to the stretch. [s]
+
+    Returns
+    -------
+    dict of str to float
+        Keys of `throughput`. A prompt counts where its first token lies, a request where its last
+        does; `makespan_s` is the length of the stretch. [1/s], [s]
+    """
     made = answered.made > 0
     one = answered.take(made)
     inside = np.minimum(one.last_s, end_s) - np.maximum(one.first_s, begin_s)
@@ -148,8 +224,15 @@ def goodput(answered: Answered, limits: dict[str, float | None]) -> dict[str, fl
     Parameters
     ----------
     answered : Answered
+        Without the requests that were refused.
     limits : dict
         Most `ttft`, `tpot` and `e2e`; null is no limit. [s]
+
+    Returns
+    -------
+    dict of str to float
+        `fraction` of the requests, and `requests_per_s` over the makespan [1/s]. An unfinished
+        request keeps no limit.
     """
     good = answered.finished.copy()
     ttft_s = answered.first_s - answered.queued_s
@@ -166,7 +249,18 @@ def goodput(answered: Answered, limits: dict[str, float | None]) -> dict[str, fl
 
 
 def vllm_bench(document: dict[str, Any]) -> dict[str, Any]:
-    """The keys of ``vllm bench serve``, in its own units (ms)."""
+    """The keys of ``vllm bench serve``, in its own units (ms).
+
+    Parameters
+    ----------
+    document : dict
+        An answer that fits, as ``--json`` prints it. [s]
+
+    Returns
+    -------
+    dict
+        Times in ms, but `duration` in seconds; None where the document has none.
+    """
     found: dict[str, Any] = {
         "completed": document["requests"]["finished"],
         "duration": document["makespan_s"],

@@ -56,7 +56,17 @@ class ServingRun:
 
 
 def request_frame(answered: Answered) -> DataFrame:
-    """One row a request, in order of arrival; what did not happen is null."""
+    """One row a request, in order of arrival; what did not happen is null.
+
+    Parameters
+    ----------
+    answered : Answered
+
+    Returns
+    -------
+    pandas.DataFrame (n,)
+        Times in seconds; `tpot_s` is null for unfinished requests and answers of one token.
+    """
     import pandas as pd
 
     names = ("queued_s", "scheduled_s", "first_s", "last_s")
@@ -87,7 +97,17 @@ def request_frame(answered: Answered) -> DataFrame:
 
 
 def series_frame(series: Floats) -> DataFrame:
-    """One row a sample; a column that was never filled is left out."""
+    """One row a sample; a column that was never filled is left out.
+
+    Parameters
+    ----------
+    series : ndarray (samples, columns of `SERIES_COLUMNS`)
+
+    Returns
+    -------
+    pandas.DataFrame (samples,)
+        Only `tokens` can be left out.
+    """
     import pandas as pd
 
     filled = {name: series[:, i] for i, name in enumerate(SERIES_COLUMNS)}
@@ -97,7 +117,19 @@ def series_frame(series: Floats) -> DataFrame:
 
 
 def serving_trace_events(run: ServingRun, most: int = MOST_REQUESTS) -> list[dict[str, Any]]:
-    """Events of the trace: samples as counters, the first requests as slices."""
+    """Events of the trace: samples as counters, the first requests as slices.
+
+    Parameters
+    ----------
+    run : ServingRun
+    most : int
+        Requests that become slices; samples are all written.
+
+    Returns
+    -------
+    list of dict
+        Trace events, times in us; a process a replica, the counters at process 0.
+    """
     replicas = np.unique(run.answered.replica[:most]).tolist()
     events = [
         {"name": "process_name", "ph": "M", "pid": r, "tid": 0, "args": {"name": f"replica {r}"}}

@@ -136,7 +136,18 @@ def print_serving_report(
 
 
 def serving_headline(document: Document) -> str:
-    """Throughput and latency with their intervals, what bounds the run, and the goodput."""
+    """Throughput and latency with their intervals, what bounds the run, and the goodput.
+
+    Parameters
+    ----------
+    document : mapping
+        An answer that fits; `interval` and `goodput` may be absent.
+
+    Returns
+    -------
+    str
+        Three or four lines: the last one has what is known of offered load and goodput.
+    """
     done, interval = document["requests"]["finished"], document.get("interval") or {}
     lines = [
         f"{_rate(document['output_tokens_per_s'])} output tokens/s"
@@ -275,7 +286,21 @@ def _over_time(document: Document, series: Floats, console: Console) -> None:
 
 
 def binned(time_s: Floats, values: Floats, bins: int) -> Sequence[float]:
-    """Means of samples in equal stretches of time; a stretch without one keeps the last value."""
+    """Means of samples in equal stretches of time; a stretch without one keeps the last value.
+
+    Parameters
+    ----------
+    time_s : ndarray (n,)
+        Rising, at least one. [s]
+    values : ndarray (n,)
+    bins : int
+        Equal stretches from the first sample to the last.
+
+    Returns
+    -------
+    sequence of float (bins,)
+        All samples in the first stretch where time stands still.
+    """
     span_s = float(time_s[-1] - time_s[0])
     place = np.zeros(time_s.size, dtype=np.int64)
     if span_s > 0.0:

@@ -24,6 +24,19 @@ def trace_events(run: Run, most_events: int = MOST_EVENTS) -> tuple[list[dict[st
     """Events of the trace, and in words what of the timeline they hold.
 
     Whole classes are left out first; if one class alone is too long, what starts late is.
+
+    Parameters
+    ----------
+    run : Run
+    most_events : int
+        Upper bound, but for one op and the names of processes and threads.
+
+    Returns
+    -------
+    events : list of dict
+        Complete, flow and metadata events; `ts` and `dur` in us.
+    note : str
+        From `chosen_classes`, and how many ops where some were left out.
     """
     program = run.program
     names = len(STREAMS) * 2 * program.stages  # events that name processes and threads
@@ -42,7 +55,25 @@ def trace_events(run: Run, most_events: int = MOST_EVENTS) -> tuple[list[dict[st
 
 
 def write_trace(run: Run, path: str, most_events: int = MOST_EVENTS) -> str:
-    """Write ``trace.json.gz``; returns in words what it holds."""
+    """Write ``trace.json.gz``.
+
+    Parameters
+    ----------
+    run : Run
+    path : str
+        Replaced if it exists.
+    most_events : int
+        As for `trace_events`.
+
+    Returns
+    -------
+    str
+        In words what the file holds; it is in the file too.
+
+    Notes
+    -----
+    The gzip header has no time and no name: the same run gives the same bytes.
+    """
     import orjson
 
     events, note = trace_events(run, most_events)

@@ -18,7 +18,16 @@ Ints = NDArray[np.int64]
 
 
 def rows_before(program: Program) -> Ints:
-    """Row before each row on its stream, -1 for the first, (ops,)."""
+    """Row before each row on its stream, -1 for the first, (ops,).
+
+    Parameters
+    ----------
+    program : Program
+
+    Returns
+    -------
+    ndarray of int64 (ops,)
+    """
     before = np.full(program.ops, -1, dtype=np.int64)
     order = np.argsort(program.stream, kind="stable")
     follows = program.stream[order[1:]] == program.stream[order[:-1]]
@@ -48,6 +57,14 @@ class Waits:
         """The op whose end made a row ready, -1 where nothing did.
 
         Of several that end together it is the one before on the stream, else the first named.
+
+        Parameters
+        ----------
+        row : int
+
+        Returns
+        -------
+        int
         """
         program = self.program
         latest = int(self.before[row])
@@ -59,6 +76,16 @@ class Waits:
         return latest
 
     def ready_s(self, row: int) -> float:
-        """When a row could have started, had it no others to meet. [s]"""
+        """When a row could have started, had it no others to meet.
+
+        Parameters
+        ----------
+        row : int
+
+        Returns
+        -------
+        float
+            0 where it waited for nothing. [s]
+        """
         latest = self.binding(row)
         return float(self.end_s[latest]) if latest >= 0 else 0.0

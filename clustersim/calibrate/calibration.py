@@ -84,6 +84,11 @@ def calibrate(
     name : str, optional
         Of the new profile; that of the device by default.
 
+    Returns
+    -------
+    Calibration
+        Nothing is written; its profile is None where no section had enough rows.
+
     Raises
     ------
     SpecError
@@ -103,9 +108,15 @@ def calibrate(
 def check_out(out: Path) -> None:
     """Refuse an output that cannot become a file.
 
+    Parameters
+    ----------
+    out : Path
+        File of the profile; it and its folder may be new.
+
     Raises
     ------
     SpecError
+        It is a folder, or does not end in .yaml or .yml.
     """
     if out.is_dir():
         raise SpecError(Problem("is a folder", "name a file, such as profile.yaml", f"--out {out}"))
@@ -115,12 +126,33 @@ def check_out(out: Path) -> None:
 
 
 def link_file(out: Path, link: str) -> Path:
-    """File of a link beside that of the profile: ``profile.yaml`` to ``profile.nvlink4.yaml``."""
+    """File of a link beside that of the profile.
+
+    Parameters
+    ----------
+    out : Path
+        File of the profile.
+    link : str
+        Name of the link.
+
+    Returns
+    -------
+    Path
+        Of ``profile.yaml`` and nvlink4: ``profile.nvlink4.yaml``.
+    """
     return out.with_name(f"{out.stem}.{link}{out.suffix}")
 
 
 def write_calibration(out: Path, calibration: Calibration) -> list[Path]:
     """Write the profile and a file a link, all drafts before the first final name.
+
+    Parameters
+    ----------
+    out : Path
+        File of the profile; links lie beside it, as `link_file` says. Folders are made, files that
+        were there are replaced.
+    calibration : Calibration
+        What was not fitted is not written.
 
     Returns
     -------

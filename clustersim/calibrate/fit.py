@@ -85,7 +85,20 @@ class FitResult:
 
 
 def fit_document(result: FitResult | None, names: Sequence[str]) -> dict[str, Any]:
-    """Errors and coefficients as JSON, fractions; null where nothing was fitted."""
+    """Errors and coefficients as JSON, fractions.
+
+    Parameters
+    ----------
+    result : FitResult or None
+        None: nothing was fitted.
+    names : sequence of str
+        Coefficients, in the order of `result.values`.
+
+    Returns
+    -------
+    dict
+        Keys of `FitResult`; ``values`` by name. All null where nothing was fitted.
+    """
     keys = [field.name for field in fields(FitResult) if field.name != "values"]
     document: dict[str, Any] = {key: getattr(result, key) if result else None for key in keys}
     values = dict(zip(names, result.values.tolist(), strict=True)) if result else None
@@ -93,7 +106,18 @@ def fit_document(result: FitResult | None, names: Sequence[str]) -> dict[str, An
 
 
 def least_points(parameters: int) -> int:
-    """Rows without which a section is not fitted."""
+    """Rows without which a section is not fitted.
+
+    Parameters
+    ----------
+    parameters : int
+        Free coefficients.
+
+    Returns
+    -------
+    int
+        Three for each, and at least 10.
+    """
     return max(LEAST_POINTS, POINTS_A_PARAMETER * parameters)
 
 
@@ -117,7 +141,12 @@ def fit(
     sample : Sample
         At least `least_points` rows.
     rng : Generator
-        Deals shapes to folds.
+        Scatters starting points and deals shapes to folds.
+
+    Returns
+    -------
+    FitResult
+        Values inside the bounds; rows that they cannot price count in no error.
     """
     everything = np.arange(sample.measured_s.size)
     middle = np.array([coefficient.middle for coefficient in coefficients])
@@ -146,7 +175,20 @@ def fit(
 
 
 def scattered(coefficients: Sequence[Coefficient], rng: np.random.Generator) -> Floats:
-    """A point in the inner part of the bounds."""
+    """A point in the inner part of the bounds.
+
+    Parameters
+    ----------
+    coefficients : sequence of Coefficient
+        By the logarithm where both bounds are positive.
+    rng : Generator
+        One draw a coefficient.
+
+    Returns
+    -------
+    ndarray (p,)
+        From 0.2 to 0.8 of the way between the bounds.
+    """
     share = rng.uniform(*SCATTER, len(coefficients))
     return np.array([c.between(part) for c, part in zip(coefficients, share, strict=True)])
 

@@ -11,7 +11,19 @@ from clustersim.spec.profile import Profile
 
 
 def section_of(profile: Profile, section: str) -> Record | None:
-    """The record of a section, or None where the profile has none."""
+    """The record of a section.
+
+    Parameters
+    ----------
+    profile : Profile
+    section : str
+        Path, such as ``gemm/bf16`` or ``launch``.
+
+    Returns
+    -------
+    Record or None
+        None where the profile has none: no other section stands in.
+    """
     head, _, key = section.partition("/")
     value = getattr(profile, head, None)
     if key:
@@ -20,14 +32,41 @@ def section_of(profile: Profile, section: str) -> Record | None:
 
 
 def with_section(profile: Profile, section: str, record: Record) -> Profile:
-    """A profile in which a section is another record; nothing is checked."""
+    """A profile in which a section is another record; nothing is checked.
+
+    Parameters
+    ----------
+    profile : Profile
+        Left as it is.
+    section : str
+        Path; the profile need not have it, but its group.
+    record : Record
+
+    Returns
+    -------
+    Profile
+        Other sections are shared with the first.
+    """
     head, _, key = section.partition("/")
     value = {**(getattr(profile, head) or {}), key: record} if key else record
     return profile.model_copy(update={head: value})
 
 
 def read_values(record: Record, coefficients: Sequence[Coefficient]) -> list[float]:
-    """Free numbers of a section; in the middle of its bounds where the record leaves one open."""
+    """Free numbers of a section.
+
+    Parameters
+    ----------
+    record : Record
+        The section.
+    coefficients : sequence of Coefficient
+        Fields of the record.
+
+    Returns
+    -------
+    list of float
+        In the order of the coefficients; the middle of its bounds where the record leaves one open.
+    """
     values = [(getattr(record, coefficient.name), coefficient) for coefficient in coefficients]
     return [bounds.middle if value is None else float(value) for value, bounds in values]
 
@@ -35,7 +74,21 @@ def read_values(record: Record, coefficients: Sequence[Coefficient]) -> list[flo
 def with_values(
     record: Record, coefficients: Sequence[Coefficient], values: Iterable[float]
 ) -> Record:
-    """A record with other numbers; nothing is checked."""
+    """A record with other numbers; nothing is checked.
+
+    Parameters
+    ----------
+    record : Record
+        Left as it is.
+    coefficients : sequence of Coefficient
+        Fields of the record.
+    values : iterable of float
+        As many as coefficients; ValueError where they are not.
+
+    Returns
+    -------
+    Record
+    """
     pairs = zip(coefficients, values, strict=True)
     return record.model_copy(update={coefficient.name: value for coefficient, value in pairs})
 

@@ -74,6 +74,11 @@ def read_tables(paths: Iterable[Path], device: Device) -> Tables:
     device : Device
         Whose rows are wanted; its name and aliases stand for it.
 
+    Returns
+    -------
+    Tables
+        Files that are not modelled or hold no such rows are among the skipped.
+
     Raises
     ------
     SpecError
@@ -141,6 +146,20 @@ def _words(device: Device) -> set[str]:
 
 def check_rows(table: Rows, family: Family, device: Device) -> Rows:
     """Check the columns that a family needs; numbers that came as text become numbers.
+
+    Parameters
+    ----------
+    table : Rows
+        Of any devices.
+    family : Family
+        Says which columns are needed.
+    device : Device
+        Its name, title and aliases are known, even where no catalogue has them.
+
+    Returns
+    -------
+    Rows
+        All rows; needed columns of numbers are float64.
 
     Raises
     ------

@@ -60,7 +60,18 @@ def calibrate_command(
 
 
 def render(found: Calibration) -> str:
-    """The fits as plain text."""
+    """The fits as plain text.
+
+    Parameters
+    ----------
+    found : Calibration
+
+    Returns
+    -------
+    str
+        Device and start, a line a fit with its errors before and after, and what was skipped with
+        the reason; the tables that would be empty are left out.
+    """
     from clustersim.validate.table import plain_table
 
     start = found.start

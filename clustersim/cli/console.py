@@ -51,13 +51,25 @@ def messages() -> Console:
 
 
 def say(text: str) -> None:
-    """One message on stderr, as it is; where nobody can read it, nothing."""
+    """Print one message on stderr; where nobody can read it, nothing.
+
+    Parameters
+    ----------
+    text : str
+        Printed as it is: markup in it is not read.
+    """
     with suppress(OSError):
         typer.echo(text, err=True)
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout; what is not finite is null."""
+    """Print one document on stdout.
+
+    Parameters
+    ----------
+    document : Any
+        Plain values and NumPy arrays; keys need not be text. What is not finite becomes null.
+    """
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
@@ -65,14 +77,27 @@ def print_json(document: Any) -> None:
 
 
 def warn(warnings: Iterable[object]) -> None:
-    """Warnings on stderr, one each."""
+    """Print warnings on stderr, a message each.
+
+    Parameters
+    ----------
+    warnings : iterable
+        Of problems or texts; a problem shows its place and fix.
+    """
     for warning in warnings:
         say(f"warning: {warning}")
 
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Say on stderr what takes its time: a spinner, or one line after a second."""
+    """Say on stderr what takes its time: a spinner, or one line after a second.
+
+    Parameters
+    ----------
+    what : str
+        The work in progress, as in "simulating NAME". The line stands only where stderr is no
+        terminal, and only if the work is still going on after `SILENT_S`.
+    """
     if sys.stderr.isatty():
         with messages().status(what):
             yield

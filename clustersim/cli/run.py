@@ -38,7 +38,18 @@ Overrides = Annotated[
 
 
 def named_folder(text: str) -> Path:
-    """A folder as it was typed; the empty text is not one."""
+    """A folder as it was typed.
+
+    Parameters
+    ----------
+    text : str
+        A path, which need not exist.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is empty or blank: that would be the current folder by accident.
+    """
     if not text.strip():
         raise typer.BadParameter("it is empty; name a folder, or write . for this one")
     return Path(text)
@@ -57,7 +68,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 
 def load(source: str, overrides: list[str] | None) -> Question:
-    """Load a scenario and pass its warnings on to stderr."""
+    """Load a scenario and pass its warnings on to stderr.
+
+    Parameters
+    ----------
+    source : str
+        A path, or the name of a shipped scenario.
+    overrides : list of str or None
+        Of ``--set``, in order.
+
+    Returns
+    -------
+    Scenario or ServingScenario
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     from clustersim.spec.resolve import load_checked_scenario
 
     scenario, checked = load_checked_scenario(source, tuple(overrides or ()))
@@ -104,7 +132,18 @@ def run_command(
 
 
 def folder_of(source: str) -> Path:
-    """Folder of a scenario's file."""
+    """Folder of a scenario's file.
+
+    Parameters
+    ----------
+    source : str
+        A path, or the name of a shipped scenario: one that `load` has accepted.
+
+    Returns
+    -------
+    Path
+        Absolute; relative names in the scenario are looked for there.
+    """
     from clustersim.spec.names import locate
 
     return locate("scenario", source).absolute().parent
@@ -119,7 +158,26 @@ def _names_of(scenario: Question) -> tuple[str, ...]:
 
 
 def input_files(source: str, overrides: list[str], scenario: Question) -> list[Path]:
-    """Files that a run reads: the scenario's own, those it extends, those it refers to."""
+    """Files that a run reads: the scenario's own, those it extends, those it refers to.
+
+    Parameters
+    ----------
+    source : str
+        A path, or the name of a shipped scenario: one that `load` has accepted.
+    overrides : list of str
+        Those that it was loaded with; they may refer to other files.
+    scenario : Scenario or ServingScenario
+        As it was loaded.
+
+    Returns
+    -------
+    list of Path
+        With repetitions; traces and the like need not exist.
+
+    Notes
+    -----
+    Nothing that a run writes may replace one of them.
+    """
     from clustersim.spec.documents import read_document
     from clustersim.spec.merge import load_tree
     from clustersim.spec.names import locate

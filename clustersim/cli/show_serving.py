@@ -18,7 +18,19 @@ LEGENDS = {
 
 
 def memory_document(scenario: ServingScenario) -> Document:
-    """Terms of one GPU, and the cache that they leave."""
+    """Terms of one GPU, and the cache that they leave.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    dict
+        Sizes of one GPU [bytes]. `engine_takes_bytes` is the part of its capacity that the engine
+        allows itself; `kv_tokens`, of one attention rank, is None where no layer keeps every token.
+        It answers also where the model does not fit: `fits` tells.
+    """
     from clustersim.parallel.replica import kv_dtype, memory_of_replica
 
     memory = memory_of_replica(scenario)
@@ -39,7 +51,24 @@ def memory_document(scenario: ServingScenario) -> Document:
 
 
 def costs_document(scenario: ServingScenario, base: Path) -> Document:
-    """Prices of an iteration for a few batches, part by part."""
+    """Prices of an iteration for a few batches, part by part.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    base : Path
+        Folder of the scenario's file, where `routing.counts` is looked for.
+
+    Returns
+    -------
+    dict
+        Names of device, profile and engine; `batches` as `iteration_costs` gives them. [s]
+
+    Raises
+    ------
+    CapacityError
+        If there is no room for a cache.
+    """
     from clustersim.run.serving_costs import iteration_costs
 
     device = scenario.cluster.node.device
@@ -52,6 +81,17 @@ def costs_document(scenario: ServingScenario, base: Path) -> Document:
 
 
 def without_zeros(rows: list[Document]) -> list[Document]:
-    """Rows without the columns that are zero in all of them."""
+    """Rows without the columns that are zero in all of them.
+
+    Parameters
+    ----------
+    rows : list of dict
+        At least one; all have the keys of the first.
+
+    Returns
+    -------
+    list of dict
+        Columns in the same order.
+    """
     kept = [key for key in rows[0] if any(row[key] for row in rows)]
     return [{key: row[key] for key in kept} for row in rows]

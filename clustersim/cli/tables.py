@@ -41,7 +41,15 @@ FORMATS: tuple[tuple[str, Callable[[float], str]], ...] = (
 
 
 def text_of(name: str, value: Any) -> str:
-    """One value as a reader wants it."""
+    """One value as a reader wants it.
+
+    Parameters
+    ----------
+    name : str
+        Of the field: its ending tells the unit (`FORMATS`).
+    value : Any
+        None is "unknown". What a mapping or a list holds is in the same unit.
+    """
     match value:
         case None:
             return "unknown"
@@ -66,7 +74,16 @@ def _number(name: str, value: float) -> str:
 
 
 def print_document(document: Mapping[str, Any], console: Console) -> None:
-    """Print plain values as lines and lists of records as tables."""
+    """Print plain values as lines and lists of records as tables.
+
+    Parameters
+    ----------
+    document : mapping
+        By name of field; a list counts as a table where its first entry is a mapping.
+    console : rich.console.Console
+        Lines are printed first, then the tables in the order of the document. The name of a table
+        is left out where nothing else is printed.
+    """
     from rich.table import Table
 
     lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
@@ -93,7 +110,18 @@ def plain(text: str) -> Any:
 
 
 def words(name: str) -> str:
-    """A field's name for a reader: its unit is printed with the value."""
+    """A field's name for a reader: its unit is printed with the value.
+
+    Parameters
+    ----------
+    name : str
+        With underscores and, at its end, a unit.
+
+    Returns
+    -------
+    str
+        Without both; a rate loses its unit wherever in the name it stands.
+    """
     for unit in ("_flop_per_s", "_bytes_per_s"):
         name = name.replace(unit, "")
     for end in ("_bytes", "_fraction", "_s"):
@@ -102,7 +130,15 @@ def words(name: str) -> str:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print records as a table; numbers to the right."""
+    """Print records as a table; numbers to the right.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        At least one. The first names the columns and says which hold numbers; the others have the
+        same keys in the same order. After `MOST_ROWS` the rest is counted, not printed.
+    console : rich.console.Console
+    """
     from rich.table import Table
 
     crowded = len(rows[0]) >= CROWDED

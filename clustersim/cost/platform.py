@@ -47,10 +47,26 @@ class Platform:
 def build_platform(scenario: Scenario, mesh: Mesh) -> Platform:
     """Gather what the scenario's program is priced with.
 
+    Parameters
+    ----------
+    scenario : Scenario
+        Its cluster, software and parallelism; no profile or link is in it, they are looked up.
+    mesh : Mesh
+        Places of the groups.
+
+    Returns
+    -------
+    Platform
+
     Raises
     ------
     SpecError
-        If the device names a profile, or the topology a link, that does not exist.
+        If the device names a profile, or the topology a link, that does not exist, or a link of a
+        kind that cannot be where it is.
+    PlacementError
+        If nothing joins the nodes of a group.
+    CapacityError
+        If the fabric has too few ports for the cluster.
     """
     device = scenario.cluster.node.device
     check_links(scenario.cluster)
@@ -71,9 +87,15 @@ def build_platform(scenario: Scenario, mesh: Mesh) -> Platform:
 def check_links(topology: Topology) -> None:
     """Refuse a link of a kind that cannot be where the topology names it.
 
+    Parameters
+    ----------
+    topology : Topology
+        Inside a node NVLink, xGMI or PCIe; its adapters RDMA or TCP.
+
     Raises
     ------
     SpecError
+        Holds both links where both are wrong; or the name of one is not known.
     """
     places = {
         "cluster.node.scale_up.link": (topology.node.scale_up.link, ("nvlink", "xgmi", "pcie")),
@@ -96,6 +118,26 @@ def communication_paths(topology: Topology, mesh: Mesh, shards: int | None) -> d
 
     Groups of a kind lie differently where their size does not divide a node; all of them work at
     once and wait for each other, so the kind is priced at its worst placement.
+
+    Parameters
+    ----------
+    topology : Topology
+    mesh : Mesh
+        Places of the groups.
+    shards : int or None
+        Ranks that share an optimizer state, neighbours in a data-parallel group; None: all of it.
+
+    Returns
+    -------
+    dict of str to GroupPath
+        Keys as in `Platform.paths`; "pp0" and on and "embedding" only with several stages.
+
+    Raises
+    ------
+    PlacementError
+        Nothing joins the nodes of a group.
+    CapacityError
+        The fabric has too few ports for the cluster.
     """
     stages, replicas = range(mesh.pipeline_parallel), range(mesh.data_parallel)
     shard = shards or mesh.data_parallel

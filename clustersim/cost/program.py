@@ -62,7 +62,19 @@ class ProgramCosts:
 
 
 def overlapped_s(kernels_s: float, collective_s: float, drag: float) -> float:
-    """When kernels finish that start together with a collective. [s]
+    """When kernels finish that start together with a collective.
+
+    Parameters
+    ----------
+    kernels_s, collective_s : float
+        Time of either alone. [s]
+    drag : float
+        Share of the compute rate that the collective takes, from 0 to below 1.
+
+    Returns
+    -------
+    float
+        At least `kernels_s`; the collective itself may end later. [s]
 
     Notes
     -----
@@ -74,7 +86,25 @@ def overlapped_s(kernels_s: float, collective_s: float, drag: float) -> float:
 
 
 def segment_s(kernels_s: float, comm_s: float, overlap: str, pieces: int, drag: float) -> float:
-    """Time of a segment from the times of its two sides. [s]"""
+    """Time of a segment from the times of its two sides.
+
+    Parameters
+    ----------
+    kernels_s, comm_s : float
+        Kernels one after the other, and collectives one after the other. [s]
+    overlap : str
+        "none": their sum; "beside": the longer; else pipelined: the longer, and a piece of the
+        shorter.
+    pieces : int
+        That a pipelined segment is cut in, at least 1.
+    drag : float
+        As for `overlapped_s`, by which kernels are stretched while a collective runs beside them.
+
+    Returns
+    -------
+    float
+        At least `kernels_s`. [s]
+    """
     if overlap == "none" or not kernels_s or not comm_s:
         return kernels_s + comm_s
     stretched = overlapped_s(kernels_s, comm_s, drag)
@@ -107,8 +137,28 @@ def price_program(program: Program, platform: Platform) -> ProgramCosts:
 def price_templates(
     templates: Sequence[OpTemplate], platform: Platform, counts: Sequence[int] | None = None
 ) -> ProgramCosts:
-    """Price templates, `counts` of each in a step (one each by default).
+    """Price templates by the clock that the mix of a step leaves to its products.
 
+    Parameters
+    ----------
+    templates : sequence of OpTemplate
+    platform : Platform
+        Its paths hold every group of the templates.
+    counts : sequence of int, optional
+        Ops of each template in a step, for the mix; one each by default.
+
+    Returns
+    -------
+    ProgramCosts
+        One entry a template, of one op.
+
+    Raises
+    ------
+    ModelDomainError
+        If a kernel or collective lies outside what its cost model covers.
+
+    Notes
+    -----
     Prices are made twice: how hot a step runs decides the clock of its products, and their time
     decides how hot it runs; the second pass is within a per mille of the fixed point.
     """
@@ -133,7 +183,28 @@ def warmed(
     prices: Sequence[_Priced],
     counts: Sequence[int],
 ) -> Profile:
-    """The profile at the clock that the mix of the step's passes leaves to its products."""
+    """The profile at the clock that the mix of the step's passes leaves to its products.
+
+    Parameters
+    ----------
+    platform : Platform
+        Its profile, and the power limits of its device and of that of the profile. [W]
+    templates : sequence of OpTemplate
+        Only passes of the model and transfers between stages count, not what runs beside them.
+    prices : sequence
+        Price of each template. [s]
+    counts : sequence of int
+        Ops of each template in a step.
+
+    Returns
+    -------
+    Profile
+        With another `training_clock_fraction`, which may exceed 1.
+
+    Notes
+    -----
+    `power.product_headroom` of the mix times `power.limit_factor`.
+    """
     passes = [
         (price, count)
         for template, price, count in zip(templates, prices, counts, strict=True)
@@ -161,7 +232,13 @@ class _Tables:
         self.price_kernels(platform.profile)
 
     def price_kernels(self, profile: Profile) -> None:
-        """Price the kernels with a profile, and forget what was priced with another."""
+        """Price the kernels with a profile, and forget what was priced with another.
+
+        Parameters
+        ----------
+        profile : Profile
+            At the clock of a step, from `warmed`. Collectives keep their prices.
+        """
         costs = kernel_s(self.kernels, self.device, profile)
         self.kernel = dict(zip(self.kernels, costs.alone_s.tolist(), strict=True))
         self.seen: dict[int, _Priced] = {}

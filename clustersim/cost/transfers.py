@@ -33,7 +33,7 @@ def transfer_s(
     coefficients: TransferCoefficients,
     bounced: bool = False,
 ) -> Array:
-    """Time of copies.
+    """Time of copies [1].
 
     Parameters
     ----------
@@ -53,6 +53,11 @@ def transfer_s(
     -------
     ndarray (n,)
         Duration. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The copy is none of these.
 
     Notes
     -----

@@ -39,7 +39,19 @@ class Workspace:
 
 
 def make_workspace(program: Program, classes: int) -> Workspace:
-    """Arrays for replays of `program` with `classes` classes of replicas."""
+    """Arrays for replays of `program` with `classes` classes of replicas.
+
+    Parameters
+    ----------
+    program : Program
+    classes : int
+        Classes of replicas, at least 1.
+
+    Returns
+    -------
+    Workspace
+        Two arrays of shape (ops, classes), not initialised.
+    """
     shape = (program.ops, classes)
     return Workspace(np.empty(shape), np.empty(shape))
 

@@ -48,7 +48,20 @@ class Durations:
 
 
 def describe_row(program: Program, row: int) -> str:
-    """One op in words: its row, template, stage, chunk and micro-batch."""
+    """One op in words: its row, template, stage, chunk and micro-batch.
+
+    Parameters
+    ----------
+    program : Program
+    row : int
+        Index into the columns of the program.
+
+    Returns
+    -------
+    str
+        Such as ``row 7 (forward, stage 1, chunk 0, micro-batch 3)``; a chunk or micro-batch of -1
+        is left out.
+    """
     name = program.templates[int(program.template[row])].name
     parts = [f"row {row}", name, f"stage {program.stage[row]}"]
     if program.chunk[row] >= 0:
@@ -59,7 +72,19 @@ def describe_row(program: Program, row: int) -> str:
 
 
 def dragging_rows(program: Program, drag: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows that slow compute, sorted by stream and then first in, first out."""
+    """Rows that slow compute, sorted by stream and then first in, first out.
+
+    Parameters
+    ----------
+    program : Program
+    drag : ndarray of float64 (ops,)
+        Share of the compute rate that each op takes; 0 where it takes none.
+
+    Returns
+    -------
+    ndarray of int64 (dragging,)
+        Rows with a drag above 0.
+    """
     rows = np.flatnonzero(drag > 0.0)
     return rows[np.argsort(program.stream[rows], kind="stable")].astype(np.int64)
 
@@ -67,9 +92,17 @@ def dragging_rows(program: Program, drag: NDArray[np.float64]) -> NDArray[np.int
 def check_durations(program: Program, durations: Durations) -> None:
     """Refuse durations that do not belong to the program or are no durations.
 
+    Parameters
+    ----------
+    program : Program
+    durations : Durations
+        All three arrays are checked, shapes and dtypes first.
+
     Raises
     ------
     SimulationError
+        A shape or dtype is wrong, `multiplicity` does not sum to the program's replicas, a duration
+        is negative or not finite, or a drag lies outside ``0 <= drag < 1`` or on a compute stream.
         Names the array and its shape, or the first wrong op and its value.
     """
     _check_shapes(program, durations)

@@ -30,7 +30,18 @@ class End(simpy.Event):
     """The end of an op; others may wait for it before anyone knows when it comes."""
 
     def come_in(self, delay_s: float) -> End:
-        """Schedule this end `delay_s` from now."""
+        """Schedule this end `delay_s` from now.
+
+        Parameters
+        ----------
+        delay_s : float
+            At least 0. [s]
+
+        Returns
+        -------
+        End
+            This event, so that a process can yield it.
+        """
         self._ok, self._value = True, None
         self.env.schedule(self, delay=delay_s)
         return self
@@ -58,19 +69,53 @@ class ComputeShare:
         self.generation = 0
 
     def run(self, end: End, alone_s: float) -> End:
-        """Start an op of `alone_s` now; `end` comes when it is done."""
+        """Start an op of `alone_s` now; `end` comes when it is done.
+
+        Parameters
+        ----------
+        end : End
+            Of the op; scheduled here once its time is known.
+        alone_s : float
+            Time at full rate. [s]
+
+        Returns
+        -------
+        End
+            The same `end`.
+        """
         self.end, self.left_s, self.since_s = end, alone_s, self.env.now
         self._set_alarm()
         return end
 
     def enter(self, drag: float) -> None:
-        """A dragging op starts."""
+        """A dragging op starts.
+
+        Parameters
+        ----------
+        drag : float
+            Share of the rate that the op takes, above 0 and below 1.
+
+        Notes
+        -----
+        The rate is 1 less all drags, at least `LEAST_RATE`. The alarm stays: the op cannot end
+        sooner.
+        """
         self._progress()
         self.drags.append(drag)
         self.rate = max(1.0 - sum(self.drags), LEAST_RATE)
 
     def leave(self, drag: float) -> None:
-        """A dragging op ends."""
+        """A dragging op ends.
+
+        Parameters
+        ----------
+        drag : float
+            The value that `enter` was given.
+
+        Notes
+        -----
+        A new alarm is set only where the op now ends before the old one rings.
+        """
         self._progress()
         self.drags.remove(drag)
         self.rate = max(1.0 - sum(self.drags), LEAST_RATE)
@@ -126,7 +171,18 @@ class Meeting:
     replicas: list[Replica]
 
     def arrive(self, alone_s: float) -> End:
-        """One class is ready; the end comes `longest_s` after the last one is."""
+        """One class is ready; the end comes `longest_s` after the last one is.
+
+        Parameters
+        ----------
+        alone_s : float
+            Time alone of the op in this class. [s]
+
+        Returns
+        -------
+        End
+            One event for all classes.
+        """
         self.missing -= 1
         self.longest_s = max(self.longest_s, alone_s)
         if self.missing == 0:
@@ -148,6 +204,18 @@ def run_stream(
     """Replay one stream of one class, first in first out; nothing slows it or meets it.
 
     The process holds its stream from the start of an op to its end, one op at a time.
+
+    Parameters
+    ----------
+    env : simpy.Environment
+    rows : list of int
+        Rows of the stream, in their order.
+    after : list of tuple of int (ops,)
+        Rows of other streams that each row waits for.
+    replica : Replica
+        Its times are filled.
+    past : End
+        An end that has come; it replaces the ends of finished rows.
     """
     alone_s, start_s, end_s, ends = replica.alone_s, replica.start_s, replica.end_s, replica.ends
     for row in rows:
@@ -181,6 +249,19 @@ def run_shared_stream(
 
     The process holds its stream from an op's readiness for a rendezvous to the op's end, and
     takes its drag off the compute stream of its stage from start to end.
+
+    Parameters
+    ----------
+    env, rows, after, replica, past
+        As in `run_stream`.
+    drag : list of float (ops,)
+        Share of the compute rate that each row takes.
+    share : ComputeShare or None
+        Compute of the stream's stage; None where nothing drags on it.
+    slowed : bool
+        Whether this is the compute stream: drags slow it.
+    meetings : dict of int to Meeting
+        By row; rows without one start alone.
     """
     alone_s, ends = replica.alone_s, replica.ends
     for row in rows:

@@ -17,7 +17,18 @@ FloatArray = NDArray[np.float64]
 
 @njit(cache=True)
 def successors(after_start: IntArray, after: IntArray) -> tuple[IntArray, IntArray]:
-    """The rows that wait for each row: the same edges, grouped by the other end."""
+    """The rows that wait for each row: the same edges, grouped by the other end.
+
+    Parameters
+    ----------
+    after_start, after : ndarray of int64 (ops + 1,), (edges,)
+        Row ``i`` waits for ``after[after_start[i]:after_start[i + 1]]``.
+
+    Returns
+    -------
+    then_start, then : ndarray of int64 (ops + 1,), (edges,)
+        Rows ``then[then_start[i]:then_start[i + 1]]`` wait for row ``i``, ascending.
+    """
     ops = after_start.size - 1
     then_start = np.zeros(ops + 1, np.int64)
     for edge in range(after.size):
@@ -88,7 +99,18 @@ def order_rows(after_start: IntArray, after: IntArray, stream: IntArray, order: 
 def ready_times(
     row: int, after_start: IntArray, after: IntArray, end_s: FloatArray, start: FloatArray
 ) -> None:
-    """Latest end of what a row waits for, for each class; 0 if it waits for nothing."""
+    """Latest end of what a row waits for, for each class; 0 if it waits for nothing.
+
+    Parameters
+    ----------
+    row : int
+    after_start, after : ndarray of int64 (ops + 1,), (edges,)
+        What each row waits for.
+    end_s : ndarray of float64 (ops, classes)
+        Ends so far. [s]
+    start : ndarray of float64 (classes,)
+        Filled. [s]
+    """
     first, last = after_start[row], after_start[row + 1]
     if first == last:
         for c in range(start.size):
@@ -105,7 +127,17 @@ def ready_times(
 
 @njit(cache=True)
 def meet(start: FloatArray, alone: FloatArray, end: FloatArray) -> None:
-    """A rendezvous: all classes start with the last one ready and end with the longest."""
+    """A rendezvous: all classes start with the last one ready and end with the longest.
+
+    Parameters
+    ----------
+    start : ndarray of float64 (classes,)
+        When each class is ready; filled with the latest of them. [s]
+    alone : ndarray of float64 (classes,)
+        Time alone of the op in each class. [s]
+    end : ndarray of float64 (classes,)
+        Filled: the latest start plus the longest time. [s]
+    """
     latest_s = 0.0
     longest_s = 0.0
     for c in range(start.size):
@@ -179,6 +211,30 @@ def dragged_end(
 
     `cursor[stream, c]` points at the first dragging row of a stream that has not ended yet; times
     on a stream only grow, so each interval is passed once. A row without a time has infinity.
+
+    Parameters
+    ----------
+    stage, c : int
+        Stage and class of the op.
+    begin_s, alone_s : float
+        Its start, and its time at full rate. [s]
+    drag_rows : ndarray of int64 (dragging,)
+        Rows with drag, by stream, first in first out.
+    drag_stop : ndarray of int64 (streams,)
+        Where the rows of each stream end in `drag_rows`.
+    drag : ndarray of float64 (ops,)
+        Share of the compute rate.
+    cursor : ndarray of int64 (streams, classes)
+        Moved on past rows that have ended by the end of the op.
+    start_s, end_s : ndarray of float64 (ops, classes)
+        Intervals of the dragging rows as far as they are known. [s]
+    least_rate : float
+        Floor of the rate.
+
+    Returns
+    -------
+    float
+        [s]
     """
     now_s = begin_s
     left_s = alone_s
@@ -212,7 +268,20 @@ def has_moved(
     end: FloatArray,
     reached: FloatArray,
 ) -> bool:
-    """Whether an interval changed where compute of its stage has been carried already."""
+    """Whether an interval changed where compute of its stage has been carried already.
+
+    Parameters
+    ----------
+    old_start, old_end, start, end : ndarray of float64 (classes,)
+        The interval of the pass before and of this one. [s]
+    reached : ndarray of float64 (classes,)
+        Compute of the stage is known up to here. [s]
+
+    Returns
+    -------
+    bool
+        True if any class changed and either interval begins before `reached`.
+    """
     for c in range(start.size):
         changed = start[c] != old_start[c] or end[c] != old_end[c]
         if changed and min(start[c], old_start[c]) < reached[c]:
@@ -235,7 +304,21 @@ def pass_dragged_rows(
     start_s: FloatArray,
     end_s: FloatArray,
 ) -> bool:
-    """One pass with the dragging intervals known so far; whether another one is needed."""
+    """One pass with the dragging intervals known so far.
+
+    Parameters
+    ----------
+    order, after_start, after, rendezvous, stream, alone_s, drag, drag_rows, drag_start, least_rate
+        As in `replay_dragged_rows`.
+    start_s, end_s : ndarray of float64 (ops, classes)
+        Times of the pass before, those of dragging rows infinite before the first; written over.
+        [s]
+
+    Returns
+    -------
+    bool
+        Whether another pass is needed.
+    """
     classes = alone_s.shape[1]
     streams = drag_start.size - 1
     drag_stop = drag_start[1:]

@@ -41,6 +41,15 @@ class Order:
 def compile_order(program: Program) -> Order:
     """Order the rows of a program once; every replay of it can use the result.
 
+    Parameters
+    ----------
+    program : Program
+        Of its columns, streams and dependencies are read; durations play no part.
+
+    Returns
+    -------
+    Order
+
     Raises
     ------
     SimulationError
@@ -62,12 +71,21 @@ def compile_order(program: Program) -> Order:
 def waits(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What each row waits for, its stream included.
 
+    Parameters
+    ----------
+    program : Program
+
     Returns
     -------
     after_start : ndarray of int64 (ops + 1,)
     after : ndarray of int64 (edges,)
         The row before on the same stream and the dependencies; those that the stream already
         implies are left out.
+
+    Raises
+    ------
+    SimulationError
+        A dependency names a row that the program does not have.
     """
     ops, stream = program.ops, program.stream
     owner = np.repeat(np.arange(ops), np.diff(program.dep_start))

@@ -18,7 +18,18 @@ OpOfClass = tuple[int, int]  # row, class
 
 
 def predecessors(program: Program, row: int) -> list[int]:
-    """The dependencies of a row and the row before it on its stream."""
+    """The dependencies of a row and the row before it on its stream.
+
+    Parameters
+    ----------
+    program : Program
+    row : int
+
+    Returns
+    -------
+    list of int
+        The row before on the stream first, where there is one; a row may stand twice.
+    """
     before = [i for i in range(row) if program.stream[i] == program.stream[row]]
     deps = program.dep[program.dep_start[row] : program.dep_start[row + 1]]
     return before[-1:] + [int(other) for other in deps]
@@ -26,6 +37,10 @@ def predecessors(program: Program, row: int) -> list[int]:
 
 def order_rows(program: Program) -> list[int]:
     """Any order of rows where each one is ready and no compute passes ready communication.
+
+    Parameters
+    ----------
+    program : Program
 
     Returns
     -------
@@ -49,6 +64,12 @@ def replay_rows(program: Program, durations: Durations) -> tuple[Floats, Floats]
     """Times where nothing drags: raise every start to what it waits for, until all agree.
 
     Rows must not wait in a circle.
+
+    Parameters
+    ----------
+    program : Program
+    durations : Durations
+        Drags are not read.
 
     Returns
     -------
@@ -76,10 +97,20 @@ def replay_rows(program: Program, durations: Durations) -> tuple[Floats, Floats]
 def replay_dragged_rows(program: Program, durations: Durations) -> tuple[Floats, Floats]:
     """Times with drag: start what can start, then run everything to the next end, again and again.
 
+    Parameters
+    ----------
+    program : Program
+    durations : Durations
+
     Returns
     -------
     start_s, end_s : ndarray of float64 (ops, classes)
         [s]
+
+    Raises
+    ------
+    SimulationError
+        Rows wait for each other in a circle.
     """
     start_s = np.full(durations.alone_s.shape, np.nan)
     end_s = np.full(durations.alone_s.shape, np.nan)

@@ -111,19 +111,63 @@ class Cluster:
         return np.repeat(np.arange(len(VertexKind), dtype=np.int8), np.diff(self.starts))
 
     def count(self, kind: VertexKind) -> int:
-        """Vertices of a kind."""
+        """Vertices of a kind.
+
+        Parameters
+        ----------
+        kind : VertexKind
+
+        Returns
+        -------
+        int
+            0 where the cluster has none.
+        """
         return int(self.starts[kind + 1] - self.starts[kind])
 
     def first(self, kind: VertexKind) -> int:
-        """First vertex of a kind."""
+        """First vertex of a kind.
+
+        Parameters
+        ----------
+        kind : VertexKind
+
+        Returns
+        -------
+        int
+            Of a kind without vertices, the first of the next kind.
+        """
         return int(self.starts[kind])
 
     def neighbours(self, vertex: int) -> NDArray[np.int32]:
-        """Vertices that links from this vertex lead to, ascending, (degree,)."""
+        """Vertices that links from this vertex lead to, ascending, (degree,).
+
+        Parameters
+        ----------
+        vertex : int
+
+        Returns
+        -------
+        ndarray of int32 (degree,)
+            A view into `target`.
+        """
         return self.target[self.link_starts[vertex] : self.link_starts[vertex + 1]]
 
     def link_between(self, source: int, target: int) -> int:
-        """Index of the link between two adjacent vertices, -1 where there is none."""
+        """Index of the link between two adjacent vertices, -1 where there is none.
+
+        Parameters
+        ----------
+        source, target : int
+            Vertices.
+
+        Returns
+        -------
+        int
+
+        Notes
+        -----
+        A binary search among the links that leave `source`.
+        """
         row = self.neighbours(source)
         place = int(np.searchsorted(row, target))
         found = place < row.size and row[place] == target

@@ -191,7 +191,19 @@ def plan_fabric(topology: Topology, nodes: int | None = None) -> FabricPlan:
 
 
 def ports_per_nic(topology: Topology, switch: Switch) -> float:
-    """Switch ports that one NIC takes: 1, several, or a part of a port that is split."""
+    """Switch ports that one NIC takes: 1, several, or a part of a port that is split.
+
+    Parameters
+    ----------
+    topology : Topology
+        Its NICs have a bandwidth above 0.
+    switch : Switch
+
+    Returns
+    -------
+    float
+        1/n where a port is as fast as n NICs and is split, n where a NIC needs n ports.
+    """
     ratio = switch.port_bandwidth / topology.node.nics.bandwidth * (1 + 1e-9)
     if ratio >= 1:
         return 1 / int(ratio)

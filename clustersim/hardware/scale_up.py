@@ -133,7 +133,21 @@ def _fits(path: tuple[tuple[int, int], ...], free: list[list[int]]) -> bool:
 
 
 def domain_nodes(topology: Topology) -> int:
-    """Nodes that one scale-up domain spans; 1 where it is a node or part of one."""
+    """Nodes that one scale-up domain spans; 1 where it is a node or part of one.
+
+    Parameters
+    ----------
+    topology : Topology
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    SpecError
+        A domain larger than a node is not a whole number of nodes.
+    """
     domain_gpus, gpus = topology.node.scale_up.domain_gpus, topology.node.gpus
     if domain_gpus > gpus and domain_gpus % gpus:
         raise SpecError(
@@ -143,7 +157,17 @@ def domain_nodes(topology: Topology) -> int:
 
 
 def domains_per_node(topology: Topology) -> int:
-    """Scale-up domains inside one node; 1 where the domain is the node or spans several."""
+    """Scale-up domains inside one node; 1 where the domain is the node or spans several.
+
+    Parameters
+    ----------
+    topology : Topology
+
+    Returns
+    -------
+    int
+        Rounded up: the last domain of a node may be smaller.
+    """
     return -(-topology.node.gpus // topology.node.scale_up.domain_gpus)
 
 
@@ -190,6 +214,16 @@ def domain_position(topology: Topology, ranks: NDArray[np.int64]) -> NDArray[np.
 
 
 def relays_rails(topology: Topology) -> bool:
-    """Tell whether scale-up links cover a node, so that data can change rails over them."""
+    """Tell whether scale-up links cover a node, so that data can change rails over them.
+
+    Parameters
+    ----------
+    topology : Topology
+
+    Returns
+    -------
+    bool
+        False where the node has several domains, or neither a scale-up switch nor a mesh.
+    """
     scale_up = topology.node.scale_up
     return scale_up.kind in ("switch", "mesh") and domains_per_node(topology) == 1

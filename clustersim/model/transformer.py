@@ -15,6 +15,16 @@ def attention_weights(model: Model) -> int:
 
     Latent attention has products down to the latents and up to the heads instead.
 
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        ``h (2 a d + 2 k d)``: hidden size, heads, heads of keys and values, width of a head. Biases
+        are not counted.
+
     References
     ----------
     .. [1] DeepSeek-AI, "DeepSeek-V2," arXiv:2405.04434, section 2.1 and appendix C.
@@ -32,29 +42,80 @@ def attention_weights(model: Model) -> int:
 
 
 def mlp_weights(model: Model) -> int:
-    """Weights of the matrix products of one MLP."""
+    """Weights of the matrix products of one MLP.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        ``2 h f``, with a gate ``3 h f``. Biases are not counted.
+    """
     return model.hidden * model.ffn * (3 if model.gated_mlp else 2)
 
 
 def expert_weights(model: Model) -> int:
-    """Weights of the matrix products of one routed or shared expert; 0 without experts."""
+    """Weights of the matrix products of one routed or shared expert; 0 without experts.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        As of an MLP of width `expert_ffn`.
+    """
     if model.experts is None:
         return 0
     return model.hidden * model.experts.expert_ffn * (3 if model.gated_mlp else 2)
 
 
 def router_weights(model: Model) -> int:
-    """Weights of the product that scores the experts of one layer; 0 without experts."""
+    """Weights of the product that scores the experts of one layer; 0 without experts.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        Hidden size times routed experts.
+    """
     return model.hidden * model.experts.experts if model.experts is not None else 0
 
 
 def norm_parameters(model: Model) -> int:
-    """Parameters of one norm: a gain, and a bias for a layer norm."""
+    """Parameters of one norm: a gain, and a bias for a layer norm.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        Once or twice the hidden size.
+    """
     return model.hidden * (2 if model.norm == "layer_norm" else 1)
 
 
 def layer_vector_parameters(model: Model) -> int:
-    """Parameters of one layer outside its matrix products: norms and biases."""
+    """Parameters of one layer outside its matrix products: norms and biases.
+
+    Parameters
+    ----------
+    model : Model
+        A parallel block has one norm, others two; biases only where `bias` is set.
+
+    Returns
+    -------
+    int
+        ``a d + 2 k d + 2 h + f`` for the biases, the last term twice with a gate.
+    """
     norms = norm_parameters(model) * (1 if model.parallel_block else 2)
     if not model.bias:
         return norms
@@ -65,24 +126,64 @@ def layer_vector_parameters(model: Model) -> int:
 
 
 def layer_parameters(model: Model) -> int:
-    """All parameters of one layer."""
+    """All parameters of one layer.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        Of a dense layer: experts are not counted.
+    """
     return attention_weights(model) + mlp_weights(model) + layer_vector_parameters(model)
 
 
 def embedding_parameters(model: Model) -> int:
-    """The (padded) token table and the table of learned positions."""
+    """The (padded) token table and the table of learned positions.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        The second only where positions are learned.
+    """
     positions = model.max_positions * model.hidden if model.position == "learned" else 0
     return model.padded_vocab * model.hidden + positions
 
 
 def head_parameters(model: Model) -> int:
-    """Final norm and, where it is not tied to the embedding, the output projection."""
+    """Final norm and, where it is not tied to the embedding, the output projection.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+    """
     projection = 0 if model.tied_embeddings else model.padded_vocab * model.hidden
     return norm_parameters(model) + projection
 
 
 def total_parameters(model: Model) -> int:
-    """All parameters, a tied embedding once."""
+    """All parameters, a tied embedding once.
+
+    Parameters
+    ----------
+    model : Model
+
+    Returns
+    -------
+    int
+        All experts count, not only those that a token visits; in a layer with experts they and the
+        router replace the MLP.
+    """
     experts = 0
     if model.experts is not None:
         every = model.experts.experts + model.experts.shared_experts
@@ -96,7 +197,19 @@ def total_parameters(model: Model) -> int:
 
 
 def attention_context(model: Model, sequence_length: int) -> float:
-    """Keys that a query meets on average under a causal mask, and a window where there is one."""
+    """Keys that a query meets on average under a causal mask, and a window where there is one.
+
+    Parameters
+    ----------
+    model : Model
+    sequence_length : int
+        At least 1. [tokens]
+
+    Returns
+    -------
+    float
+        ``w - w (w - 1) / (2 s)`` for a window w of at most s; ``(s + 1) / 2`` without one. [tokens]
+    """
     s, w = sequence_length, model.sliding_window or sequence_length
     w = min(w, s)
     return w - w * (w - 1) / (2 * s)
@@ -104,6 +217,13 @@ def attention_context(model: Model, sequence_length: int) -> float:
 
 def model_flop_per_token(model: Model, sequence_length: int) -> float:
     """Arithmetic of one token, forward and backward, without recomputation.
+
+    Parameters
+    ----------
+    model : Model
+        A dense one.
+    sequence_length : int
+        [tokens]
 
     Returns
     -------
@@ -125,7 +245,19 @@ def model_flop_per_token(model: Model, sequence_length: int) -> float:
 
 
 def attention_flop_per_token(model: Model, sequence_length: int) -> float:
-    """The attention core's part of `model_flop_per_token`: ``12 l s a d``. [FLOP]"""
+    """The attention core's part of `model_flop_per_token`.
+
+    Parameters
+    ----------
+    model : Model
+    sequence_length : int
+        [tokens]
+
+    Returns
+    -------
+    float
+        ``12 l s a d``: layers, sequence, heads and their width. [FLOP]
+    """
     width = model.attention_heads * model.head_dim
     return 12.0 * model.layers * sequence_length * width
 
@@ -137,6 +269,10 @@ def recomputed_flop_per_token(
 
     Parameters
     ----------
+    model : Model
+        A dense one.
+    sequence_length : int
+        [tokens]
     core_layers, full_layers : float
         Layers whose attention core alone, and layers that whole, are computed again.
 

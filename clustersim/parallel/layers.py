@@ -44,10 +44,20 @@ class Layers:
 def split_layers(scenario: Scenario) -> Layers:
     """Divide the model's layers over stages and chunks.
 
+    Parameters
+    ----------
+    scenario : Scenario
+        `layers_per_chunk` is in model order; without it every chunk gets as many layers.
+
+    Returns
+    -------
+    Layers
+
     Raises
     ------
     PlacementError
-        If the layers do not divide and the scenario does not say how.
+        The layers do not divide and the scenario does not say how, or `layers_per_chunk` has
+        another length than stages times chunks or another sum than the model's layers.
     """
     parallelism = scenario.parallelism
     stages, chunks = parallelism.pipeline_parallel, parallelism.virtual_stages

@@ -99,7 +99,19 @@ class Memory:
         return bool(self.needed_bytes.max() <= self.capacity_bytes)
 
     def terms(self, stage: int | None = None) -> dict[str, float]:
-        """Terms of what one stage (the worst by default) needs, and their `total`. [bytes]"""
+        """Terms of what one stage needs, and their `total`.
+
+        Parameters
+        ----------
+        stage : int, optional
+            The stage that needs most, if absent.
+
+        Returns
+        -------
+        dict of str to float
+            Entries of `TERMS`, `fragmentation`, `context` and `total`. Cached blocks are not among
+            them. [bytes]
+        """
         at = self.worst_stage if stage is None else stage
         terms = {term: float(self.by_stage[term][at]) for term in TERMS}
         terms["fragmentation"] = FRAGMENTATION * float(self.live_bytes[at])
@@ -157,7 +169,16 @@ def memory_of(scenario: Scenario) -> Memory:
 
 
 def optimizer_bytes_a_parameter(scenario: Scenario) -> float:
-    """Adam's state of a parameter that the rank owns. [bytes]
+    """Adam's state of a parameter that the rank owns.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    float
+        12 or 16. [bytes]
 
     Notes
     -----
@@ -205,7 +226,17 @@ def _step_bytes(
 
 
 def largest_weight(scenario: Scenario) -> float:
-    """Parameters of the largest tensor of a rank: the embedding table or a product of the MLP."""
+    """Parameters of the largest tensor of a rank: the embedding table or a product of the MLP.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    float
+        A count of elements.
+    """
     model = scenario.model
     branches = 2 if model.gated_mlp else 1
     widest = max(model.padded_vocab, branches * model.ffn)
@@ -217,8 +248,14 @@ def pipeline_buffer_bytes(scenario: Scenario, in_flight: NDArray[np.int64]) -> N
 
     Parameters
     ----------
+    scenario : Scenario
     in_flight : ndarray of int64 (stages, chunks)
         Micro-batches in flight.
+
+    Returns
+    -------
+    ndarray of float64 (stages,)
+        0 with one stage, and where the software does not have `keep_stage_outputs`. [bytes]
 
     Notes
     -----
@@ -254,9 +291,15 @@ def layer_activation_bytes(scenario: Scenario, recompute: str) -> float:
 
     Parameters
     ----------
+    scenario : Scenario
     recompute : str
         "none", "selective" (scores, softmax and dropout of the core are not kept) or "full"
         (only the input of the layer is kept).
+
+    Returns
+    -------
+    float
+        On one rank. [bytes]
 
     Notes
     -----
@@ -309,6 +352,15 @@ def _core_bytes(shape: RankShape, recompute: str) -> float:
 def backward_buffer_bytes(scenario: Scenario) -> float:
     """Gradients of the activations of one layer, at the moment of its backward pass with most.
 
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    float
+        Of one micro-batch; the same on every stage. [bytes]
+
     Notes
     -----
     In the MLP: the gradients of its output, of the activation's output and of the activation's
@@ -325,18 +377,34 @@ def backward_buffer_bytes(scenario: Scenario) -> float:
 
 
 def embedding_activation_bytes(scenario: Scenario) -> float:
-    """Dropout mask of the embedding of one micro-batch. [bytes]"""
+    """Dropout mask of the embedding of one micro-batch.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    float
+        A byte an element of the rows that the rank holds; 0 without dropout. [bytes]
+    """
     shape = rank_shape(scenario)
     return float(shape.norm_tokens) * scenario.model.hidden if shape.dropout else 0.0
 
 
 def logits_bytes(scenario: Scenario, in_flight: int = 1) -> float:
-    """What the end of the model holds on the last stage. [bytes]
+    """What the end of the model holds on the last stage.
 
     Parameters
     ----------
+    scenario : Scenario
     in_flight : int
         Micro-batches of the last chunk whose backward pass is to come.
+
+    Returns
+    -------
+    float
+        On one rank. [bytes]
 
     Notes
     -----

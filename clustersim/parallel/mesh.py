@@ -43,16 +43,49 @@ class Mesh:
         return np.arange(self.ranks, dtype=np.int64).reshape(shape)
 
     def tensor_group(self, stage: int = 0, replica: int = 0) -> Ranks:
-        """Ranks that share the layers of one stage of one replica."""
+        """Ranks that share the layers of one stage of one replica.
+
+        Parameters
+        ----------
+        stage, replica : int
+            From 0.
+
+        Returns
+        -------
+        ndarray of int64 (tensor_parallel,)
+            Neighbours, ascending.
+        """
         return self._block(stage, replica) + np.arange(self.tensor_parallel)
 
     def data_group(self, stage: int = 0, member: int = 0) -> Ranks:
-        """Ranks that hold the same parameters."""
+        """Ranks that hold the same parameters.
+
+        Parameters
+        ----------
+        stage, member : int
+            Pipeline stage, and place in the tensor-parallel group; from 0.
+
+        Returns
+        -------
+        ndarray of int64 (data_parallel,)
+            Ascending, `tensor_parallel` apart.
+        """
         first = self._block(stage, 0) + member
         return first + np.arange(self.data_parallel) * self.tensor_parallel
 
     def stage_pair(self, stage: int, other: int, replica: int = 0) -> tuple[int, int]:
-        """The first ranks of two stages of one replica, which send to each other."""
+        """The first ranks of two stages of one replica, which send to each other.
+
+        Parameters
+        ----------
+        stage, other, replica : int
+            From 0.
+
+        Returns
+        -------
+        tuple of int
+            Member 0 of each tensor-parallel group; the other members pair in the same way.
+        """
         return self._block(stage, replica), self._block(other, replica)
 
     def _block(self, stage: int, replica: int) -> int:
@@ -61,6 +94,14 @@ class Mesh:
 
 def build_mesh(scenario: Scenario) -> Mesh:
     """Lay the scenario's ranks over its cluster.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    Mesh
 
     Raises
     ------

@@ -79,7 +79,16 @@ class Shards:
 
 
 def shards_of(scenario: ServingScenario) -> Shards:
-    """Degrees of one replica."""
+    """Degrees of one replica.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    Shards
+    """
     p, model = scenario.parallelism, scenario.model
     width = p.tensor_parallel * p.attention_data_parallel
     return Shards(
@@ -168,7 +177,18 @@ class ReplicaMemory:
 
 
 def kv_dtype(scenario: ServingScenario) -> str:
-    """Datatype of the KV cache: as asked, else as the engine does for such weights."""
+    """Datatype of the KV cache: as asked, else as the engine does for such weights.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    str
+        A key of `KV_BYTES`: `precision.kv_cache`; else "bf16", or for weights below 16 bits what
+        the engine states.
+    """
     precision = scenario.precision
     if precision.kv_cache is not None:
         return precision.kv_cache
@@ -181,6 +201,20 @@ def cache_layout(model: Model, shards: Shards, dtype: str, block_tokens: int) ->
 
     Latent attention keeps one vector a token, copied on every tensor-parallel rank; a window and a
     chunk keep their last tokens; linear attention keeps head_dim x head_dim numbers a head.
+
+    Parameters
+    ----------
+    model : Model
+    shards : Shards
+        Layers are divided over its stages, the fullest stage counts.
+    dtype : str
+        A key of `KV_BYTES`.
+    block_tokens : int
+        Tokens of a block.
+
+    Returns
+    -------
+    CacheLayout
     """
     if model.latent is not None:
         width = float(model.latent.kv_rank + model.latent.rotary_dim)
@@ -204,7 +238,26 @@ def cache_layout(model: Model, shards: Shards, dtype: str, block_tokens: int) ->
 
 
 def weight_bytes(model: Model, shards: Shards, precision: Precision) -> float:
-    """Weights of one GPU of the fullest stage. [bytes]"""
+    """Weights of one GPU of the fullest stage.
+
+    Parameters
+    ----------
+    model : Model
+    shards : Shards
+    precision : Precision
+        Attention, experts and head may differ from the other weights; norms, biases and the router
+        are kept in 16 bits.
+
+    Returns
+    -------
+    float
+        Scales of blocks included. [bytes]
+
+    Notes
+    -----
+    With several stages a stage holds one of the two tables, embedding or head; alone it holds both,
+    or one where they are tied.
+    """
     layers = math.ceil(model.layers / shards.stages)
     expert_layers = math.ceil(model.expert_layers / shards.stages)
     attention = WEIGHT_BYTES[precision.attention or precision.weights]
@@ -229,10 +282,18 @@ def weight_bytes(model: Model, shards: Shards, precision: Precision) -> float:
 
 
 def activation_bytes(scenario: ServingScenario, shards: Shards) -> float:
-    """Working buffers of the largest iteration on one GPU. [bytes]
+    """Working buffers of the largest iteration on one GPU.
 
-    The widest moment of a layer: the residual stream, its input, and the gate and up products of
-    the MLP (or rows of all experts of a token), beside logits of all sequences.
+    Parameters
+    ----------
+    scenario : ServingScenario
+        A token budget above 2^20 counts as 2^20.
+    shards : Shards
+
+    Returns
+    -------
+    float
+        [bytes]
     """
     model, engine = scenario.model, scenario.engine
     tokens = min(engine.token_budget, 2**20)

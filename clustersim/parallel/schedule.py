@@ -44,6 +44,21 @@ def stage_order(
 ) -> StageOrder:
     """Order of passes on one stage.
 
+    Parameters
+    ----------
+    schedule : {"gpipe", "1f1b", "interleaved"}
+        "1f1b" and "interleaved" differ by `chunks` alone.
+    stage : int
+        From 0.
+    stages, chunks, micro_batches : int
+        Pipeline stages, model chunks of each, and micro-batches of a step.
+
+    Returns
+    -------
+    StageOrder
+        Each micro-batch once forward and once backward through every chunk: ``2 micro_batches
+        chunks`` passes.
+
     Raises
     ------
     PlacementError
@@ -94,6 +109,12 @@ def _virtual_passes(total: int, stages: int, chunks: int) -> tuple[Ints, Ints]:
 
 def peak_in_flight(order: StageOrder, chunks: int) -> Ints:
     """Most micro-batches whose activations are held at once, for each chunk at the worst moment.
+
+    Parameters
+    ----------
+    order : StageOrder
+    chunks : int
+        Model chunks of the stage.
 
     Returns
     -------

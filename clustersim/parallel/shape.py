@@ -19,7 +19,18 @@ FUSED_KEYS = (16, 4096)  # more than the first, at most the second
 
 
 def rank_kv_heads(model: Model, tensor_parallel: int) -> int:
-    """Key and value heads of a rank: its share, or one that other ranks hold too."""
+    """Key and value heads of a rank: its share, or one that other ranks hold too.
+
+    Parameters
+    ----------
+    model : Model
+    tensor_parallel : int
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     return max(1, model.kv_heads // tensor_parallel)
 
 
@@ -106,7 +117,17 @@ class RankShape:
 
 
 def rank_shape(scenario: Scenario) -> RankShape:
-    """The shape that every rank of the scenario works on."""
+    """The shape that every rank of the scenario works on.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    RankShape
+        Sequence parallelism is off where there is no tensor parallelism.
+    """
     training, parallelism = scenario.training, scenario.parallelism
     return RankShape(
         model=scenario.model,

@@ -17,6 +17,17 @@ def rank_layer_parameters(model: Model, tensor_parallel: int) -> float:
 
     Products are divided; norms, and the biases of row-parallel products, are on every rank. A rank
     holds at least one key and value head: more ranks than such heads hold copies.
+
+    Parameters
+    ----------
+    model : Model
+        A dense one: experts are not counted.
+    tensor_parallel : int
+
+    Returns
+    -------
+    float
+        A count; a fraction where the degree does not divide a product.
     """
     norms = transformer.norm_parameters(model) * (1 if model.parallel_block else 2)
     copied = norms + (2 * model.hidden if model.bias else 0)
@@ -28,6 +39,12 @@ def rank_layer_parameters(model: Model, tensor_parallel: int) -> float:
 
 def chunk_parameters(scenario: Scenario, layers: Layers) -> NDArray[np.float64]:
     """Parameters of each chunk on one rank, embedding and head included.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    layers : Layers
+        Layers of each stage and chunk.
 
     Returns
     -------

@@ -37,7 +37,21 @@ BOUNDS = {
 
 
 def answer(prepared: Prepared, memory: Memory, replications: Replications) -> dict[str, Any]:
-    """Everything that is said of a scenario, what-ifs aside."""
+    """Everything that is said of a scenario, what-ifs aside.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    memory : Memory
+    replications : Replications
+        The timeline of its median draw is reported.
+
+    Returns
+    -------
+    dict
+        Keys of the document without `sensitivities`, `stragglers` and `result_digest`. `days` and
+        `gpu_hours` are there where the scenario has a token budget.
+    """
     scenario, training = prepared.scenario, prepared.scenario.training
     step_s = replications.timeline.step_time_s
     flop = step_flop(scenario)
@@ -102,7 +116,23 @@ def _where(
 
 
 def interval_of(prepared: Prepared, replications: Replications) -> dict[str, float]:
-    """5th to 95th percentile of the draws, joined in quadrature with the error of steps. [s]"""
+    """Interval of the step time: spread of the draws, and error of the profile.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    replications : Replications
+
+    Returns
+    -------
+    dict of str to float
+        `low`, at least 0, and `high`. [s]
+
+    Notes
+    -----
+    The distances of the 5th and 95th percentile from the median are joined in quadrature with the
+    half-width of a 90 % interval of the profile's step error, taken as normal.
+    """
     step_s = replications.timeline.step_time_s
     residual_s = HALF_WIDTH_PER_MAE * prepared.platform.profile.step_error * step_s
     below_s = step_s - replications.percentile_s(0.05)
@@ -177,6 +207,16 @@ def digest_of(document: dict[str, Any]) -> str:
 
     Times count to 1e-9 of the step and fractions to 1e-9, so that what engines may differ by, such
     as a change of 1e-16 for one of 0, leaves no trace.
+
+    Parameters
+    ----------
+    document : dict
+        Times in it are measured against its `step_time_s`, or as they are where that is 0.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
     """
     step_s = float(document["step_time_s"])
 

@@ -31,7 +31,21 @@ class StepFlop:
 
 
 def step_flop(scenario: Scenario) -> StepFlop:
-    """Count the arithmetic of one optimizer step."""
+    """Count the arithmetic of one optimizer step.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    StepFlop
+
+    Notes
+    -----
+    Selective recomputation repeats the attention core of every layer, and nothing where attention
+    is a flash kernel.
+    """
     training, model = scenario.training, scenario.model
     tokens, length = float(training.global_batch), training.sequence_length
     tokens *= length

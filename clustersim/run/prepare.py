@@ -38,7 +38,17 @@ class Prepared:
         return compile_order(self.program)
 
     def repriced(self, platform: Platform) -> Prepared:
-        """The same program on another platform; its order is kept."""
+        """The same program on another platform; its order is kept.
+
+        Parameters
+        ----------
+        platform : Platform
+            With the links and paths that the program names.
+
+        Returns
+        -------
+        Prepared
+        """
         costs = price_program(self.program, platform)
         other = replace(self, platform=platform, costs=costs)
         if "order" in self.__dict__:
@@ -47,7 +57,21 @@ class Prepared:
 
 
 def prepare(scenario: Scenario) -> Prepared:
-    """Place, compile and price a scenario."""
+    """Place, compile and price a scenario.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    PlacementError
+        The job needs more GPUs than the cluster has, or its layers or micro-batches do not divide.
+    """
     mesh = build_mesh(scenario)
     program = build_training_program(scenario)
     platform = build_platform(scenario, mesh)
@@ -78,12 +102,34 @@ class Draw:
 
 
 def noisy_rows(prepared: Prepared) -> NDArray[np.int64]:
-    """Rows whose time depends on the speed of a GPU."""
+    """Rows whose time depends on the speed of a GPU.
+
+    Parameters
+    ----------
+    prepared : Prepared
+
+    Returns
+    -------
+    ndarray of int64 (noisy ops,)
+        Ascending.
+    """
     return np.flatnonzero(prepared.costs.compute_s[prepared.program.template] > 0.0)
 
 
 def draw_fleet(prepared: Prepared, replication: int) -> Draw:
-    """Draw speeds and noise for one replication."""
+    """Draw speeds and noise for one replication.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    replication : int
+        Number of the draw; the same number of the same seed gives the same draw.
+
+    Returns
+    -------
+    Draw
+        With noise, every replica is a class of its own.
+    """
     scenario, mesh = prepared.scenario, prepared.mesh
     fleet, seed = scenario.fleet, scenario.run.seed
     speeds = draw_speeds(fleet, mesh, named_rng(seed, "speeds", replication))
@@ -95,7 +141,19 @@ def draw_fleet(prepared: Prepared, replication: int) -> Draw:
 
 
 def make_draw(rank_factor: Floats, noise: Floats | None = None) -> Draw:
-    """A draw of given speeds; replicas that cannot be told apart are joined where none is noisy."""
+    """A draw of given speeds; replicas that cannot be told apart are joined where none is noisy.
+
+    Parameters
+    ----------
+    rank_factor : ndarray of float64 (stages, replicas, tensor_parallel)
+        Kernel time over nominal kernel time of each GPU.
+    noise : ndarray of float64 (noisy ops, replicas), optional
+        Extra kernel time as a fraction; without it kernels are quiet.
+
+    Returns
+    -------
+    Draw
+    """
     stage_factor = np.ascontiguousarray(rank_factor.max(axis=2))
     if noise is None:
         return Draw(rank_factor, *fold_replicas(stage_factor))
@@ -104,7 +162,23 @@ def make_draw(rank_factor: Floats, noise: Floats | None = None) -> Draw:
 
 
 def durations_of(prepared: Prepared, draw: Draw) -> Durations:
-    """Time alone of every op for every class of replicas."""
+    """Time alone of every op for every class of replicas.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    draw : Draw
+
+    Returns
+    -------
+    Durations
+        Of shape (ops, classes).
+
+    Notes
+    -----
+    ``compute_s * factor * max(0, 1 + noise) + fixed_s``: neither speed nor noise stretches the
+    fixed part.
+    """
     program, costs = prepared.program, prepared.costs
     compute_s = costs.compute_s[program.template]
     stretch = draw.factor[program.stage]

@@ -40,7 +40,25 @@ class PriceBook:
     known: dict[str, IterationPrices] = field(default_factory=dict)
 
     def look_up(self, scenario: ServingScenario, base: Path | None) -> IterationPrices:
-        """Prices of a scenario's replica, computed once."""
+        """Prices of a scenario's replica, computed once.
+
+        Parameters
+        ----------
+        scenario : ServingScenario
+        base : Path or None
+            Folder of the scenario's file, where `routing.counts` is looked for first.
+
+        Returns
+        -------
+        IterationPrices
+            The same object for scenarios that differ only in what prices do not depend on, such as
+            arrivals, lengths or the SLO.
+
+        Raises
+        ------
+        SpecError
+            The file of expert counts is missing or wrong.
+        """
         parts = ("model", "parallelism", "precision", "routing", "speculation")
         words = [
             getattr(scenario, name).model_dump_json() for name in parts if getattr(scenario, name)
@@ -78,6 +96,22 @@ def with_budget(scenario: ServingScenario, requests: Requests) -> ServingScenari
     """Raise the token budget where an engine that does not cut prompts has to.
 
     The longest prompt then fits beside a token of every running sequence.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    requests : Requests
+        At least one.
+
+    Returns
+    -------
+    ServingScenario
+        The same one where prompts are cut or the budget suffices.
+
+    Notes
+    -----
+    Where the engine plans for the whole context (`token_budget_at_least`), the model's longest
+    position counts as a prompt.
     """
     engine = scenario.engine
     if engine.chunked_prefill or engine.policy in ("vllm_v1", "sarathi"):
@@ -156,6 +190,18 @@ def admissible(requests: Requests, layout: CacheLayout, capacity: int) -> Ints:
     """Requests whose whole context fits in the cache of a rank; engines refuse the others.
 
     A conversation ends with the first turn that does not fit.
+
+    Parameters
+    ----------
+    requests : Requests
+    layout : CacheLayout
+    capacity : int
+        Blocks of one attention rank.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows of the requests, ascending; empty where none fits.
     """
     context = requests.input_tokens + requests.output_tokens
     blocks = -(-context // layout.block_tokens)
@@ -167,7 +213,19 @@ def admissible(requests: Requests, layout: CacheLayout, capacity: int) -> Ints:
 
 
 def too_long(requests: Requests, memory: ReplicaMemory) -> str:
-    """Why no request can run, and what would help."""
+    """Why no request can run, and what would help.
+
+    Parameters
+    ----------
+    requests : Requests
+        None of which fits.
+    memory : ReplicaMemory
+
+    Returns
+    -------
+    str
+        Two lines: what is wrong, and a fix.
+    """
     shortest = int((requests.input_tokens + requests.output_tokens).min())
     room = memory.kv_blocks * memory.layout.block_tokens
     return (
@@ -179,7 +237,27 @@ def too_long(requests: Requests, memory: ReplicaMemory) -> str:
 def draw_requests(
     scenario: ServingScenario, memory: ReplicaMemory, base: Path | None, replication: int
 ) -> Requests:
-    """The requests of one replication; a saturated run takes what memory admits."""
+    """The requests of one replication; a saturated run takes what memory admits.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    memory : ReplicaMemory
+        Sets the concurrency of a saturated run that states none.
+    base : Path or None
+        Folder of the scenario's file, where its traces are looked for first.
+    replication : int
+        Number of the draw.
+
+    Returns
+    -------
+    Requests
+
+    Raises
+    ------
+    SpecError
+        A file is missing or wrong, or a number that the arrivals need is missing.
+    """
     workload = scenario.workload
     wanted = None
     if workload.arrivals.kind == "saturated" and workload.arrivals.concurrency is None:
@@ -196,7 +274,23 @@ def draw_requests(
 
 
 def admitted(scenario: ServingScenario, memory: ReplicaMemory) -> int:
-    """Sequences that memory and the engine's limits let run at once, over all replicas."""
+    """Sequences that memory and the engine's limits let run at once, over all replicas.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    memory : ReplicaMemory
+
+    Returns
+    -------
+    int
+        At least one sequence a rank, at most the engine's `max_sequences` a rank.
+
+    Notes
+    -----
+    A sequence is counted with its mean prompt and answer; assumed are 512 tokens for a side without
+    a mean, and 2,048 where no lengths are stated.
+    """
     lengths = scenario.workload.lengths
     tokens = 2048.0
     if lengths is not None:
@@ -211,7 +305,17 @@ def admitted(scenario: ServingScenario, memory: ReplicaMemory) -> int:
 
 
 def misfit(memory: ReplicaMemory) -> str:
-    """Why nothing fits, and what would need less."""
+    """Why nothing fits, and what would need less.
+
+    Parameters
+    ----------
+    memory : ReplicaMemory
+
+    Returns
+    -------
+    str
+        Two lines: the terms of the sum, largest first, and a fix.
+    """
     terms = sorted(memory.terms().items(), key=lambda item: -item[1])
     held = [(name, size) for name, size in terms if size > 0.0 and name != "total"]
     words = ", ".join(f"{name.replace('_', ' ')} {size / 2**30:.1f} GiB" for name, size in held)
@@ -288,7 +392,27 @@ def _joined(requests: Requests, replicas: list[Replica]) -> Answered:
 
 
 def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
-    """Requests a second that the replicas answer when their queues are never empty."""
+    """Requests a second that the replicas answer when their queues are never empty.
+
+    Parameters
+    ----------
+    played : Played
+        Its first 1,000 requests at most are run again, all of them there from the start.
+    base : Path or None
+        Folder of the scenario's file.
+    book : PriceBook
+        Has the prices already.
+
+    Returns
+    -------
+    float
+        Rate until 90 % of them are answered, so that the emptying batch does not count; infinite
+        where that takes no time. [1/s]
+
+    Notes
+    -----
+    Turns of conversations are not made to wait for each other.
+    """
     requests, count = played.requests, min(played.requests.count, 1000)
     keep = np.arange(count)
     all_now = replace(

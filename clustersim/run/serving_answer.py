@@ -125,7 +125,20 @@ def answer_serving(
 
 
 def refuse_serving(scenario: ServingScenario, memory: ReplicaMemory, reason: str) -> dict[str, Any]:
-    """The answer where the model does not fit: terms and the nearest fix."""
+    """The answer where the model does not fit: terms and the nearest fix.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    memory : ReplicaMemory
+    reason : str
+        From `misfit`: two lines.
+
+    Returns
+    -------
+    dict
+        With ``"fits": False`` and terms in bytes; no times.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "serving",
@@ -209,7 +222,18 @@ def _batch(played: Played) -> dict[str, float]:
 
 
 def breakdown_s(played: Played) -> dict[str, float]:
-    """Where the time of a replica went, mean over replicas; sums to its last moment. [s]"""
+    """Where the time of a replica went, mean over replicas; sums to its last moment. [s]
+
+    Parameters
+    ----------
+    played : Played
+
+    Returns
+    -------
+    dict of str to float
+        Keys of `PARTS`, then "attention", "lockstep" (ranks that wait for the one with most
+        attention), "launch", "host" and "idle". [s]
+    """
     prices, parts = played.prices, dict.fromkeys(PARTS, 0.0)
     copies = len(played.replicas)
     all_s = prices.all_token_s.mean(axis=0)
@@ -230,14 +254,34 @@ def breakdown_s(played: Played) -> dict[str, float]:
 
 
 def imbalance(played: Played) -> float:
-    """Fullest rank over the mean of routed tokens, mean over layers and steps."""
+    """Fullest rank over the mean of routed tokens, mean over layers and steps.
+
+    Parameters
+    ----------
+    played : Played
+
+    Returns
+    -------
+    float
+        At least 1; 1 where no step ran.
+    """
     steps = np.sum([replica.tally.all_steps for replica in played.replicas], axis=0)
     total = steps.sum()
     return float(steps @ played.prices.imbalance / total) if total else 1.0
 
 
 def imbalance_s(played: Played) -> float:
-    """Time that even loads of experts would save a replica. [s]"""
+    """Time that even loads of experts would save a replica. [s]
+
+    Parameters
+    ----------
+    played : Played
+
+    Returns
+    -------
+    float
+        Over the whole run, mean over replicas. [s]
+    """
     steps = np.sum([replica.tally.all_steps for replica in played.replicas], axis=0)
     prices = played.prices
     uneven_s = prices.all_token_s[:, PARTS.index("experts")].mean(axis=0)
@@ -245,7 +289,17 @@ def imbalance_s(played: Played) -> float:
 
 
 def offered_rate(played: Played) -> float:
-    """Requests a second that arrive. [1/s]"""
+    """Requests that arrive, over the time from the first arrival to the last.
+
+    Parameters
+    ----------
+    played : Played
+
+    Returns
+    -------
+    float
+        Infinite where all arrive at once. [1/s]
+    """
     arrival_s = played.requests.arrival_s
     span_s = float(arrival_s.max() - arrival_s.min())
     return played.requests.count / span_s if span_s > 0 else math.inf
@@ -273,7 +327,24 @@ def _bound(played: Played, breakdown: dict[str, float], load: float | None) -> d
 
 
 def power_w(played: Played, breakdown: dict[str, float]) -> float:
-    """Mean electrical power of all GPUs. [W]"""
+    """Mean electrical power of all GPUs. [W]
+
+    Parameters
+    ----------
+    played : Played
+    breakdown : dict of str to float
+        From `breakdown_s`. [s]
+
+    Returns
+    -------
+    float
+        Over all time, idle included. [W]
+
+    Notes
+    -----
+    Busy time draws what `serving_power_share` says, idle time the device's idle power; where none
+    is stated, `STATIC_SHARE` of its limit.
+    """
     scenario, total_s = played.scenario, sum(breakdown.values())
     device = scenario.cluster.node.device
     limit = float(device.power_limit)
@@ -335,7 +406,30 @@ def interval_of(
     base: Path | None,
     book: PriceBook,
 ) -> dict[str, dict[str, float]]:
-    """5th to 95th percentile over draws, the cache's margin, and the error of prices, joined."""
+    """5th to 95th percentile over draws, the cache's margin, and the error of prices, joined.
+
+    Parameters
+    ----------
+    document : dict
+        Has the reported values already.
+    first : Played
+    others : list of Played
+        Further draws; may be empty.
+    base, book
+        As for `simulate_serving`.
+
+    Returns
+    -------
+    dict of str to dict
+        `low`, at least 0, and `high` of output tokens a second and the means of TTFT and TPOT; a
+        figure without a value in some run is left out. [1/s], [s]
+
+    Notes
+    -----
+    Where requests were preempted, the first draw is run again with 2 % more and 2 % less cache. Far
+    below capacity the error of prices does not move the throughput: it is weighed with load^4,
+    assumed.
+    """
     found = {}
     runs = [first, *others]
     if document["preemptions"]:

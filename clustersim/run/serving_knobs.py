@@ -18,6 +18,15 @@ def nearest_serving_knobs(scenario: ServingScenario) -> list[dict[str, Any]]:
     Those that fit come first, each group from the smallest change on; what the scenario's checks
     refuse is left out. Each has its `change` in words, `fixed_bytes` (all but the cache),
     `kv_tokens` (of one attention rank) and whether it `fits`.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    list of dict
+        Empty where the scenario fits. [bytes], [tokens]
     """
     before = memory_of_replica(scenario)
     if before.fits:

@@ -24,7 +24,19 @@ MOST_NAMED = 5  # stragglers that are looked at one by one
 
 
 def sensitivities(prepared: Prepared, replications: Replications) -> list[dict[str, Any]]:
-    """Relative change of the step time for 10 % more of each resource, largest first."""
+    """Relative change of the step time for 10 % more of each resource, largest first.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    replications : Replications
+        Its median draw is replayed with every change.
+
+    Returns
+    -------
+    list of dict
+        `change` in words and `step_time_change`: -0.05 is 5 % shorter.
+    """
     base_s = replications.timeline.step_time_s
     rows = []
     for label, change in _CHANGES.items():
@@ -82,7 +94,21 @@ _CHANGES: dict[str, Callable[[Platform], Platform]] = {
 
 
 def straggler_report(prepared: Prepared, replications: Replications) -> dict[str, Any]:
-    """Which GPUs are slow in the median draw, and what the step would be without them."""
+    """Which GPUs are slow in the median draw, and what the step would be without them.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    replications : Replications
+        Its median draw is looked at.
+
+    Returns
+    -------
+    dict
+        `uniform_step_time_s` of nominal, quiet GPUs [s], `slowdown` (step time over that),
+        `slow_ranks` (how many GPUs are slower than nominal), and under `without` a row for each of
+        the slowest hosts: the step with that host at nominal speed, everything else as drawn.
+    """
     draw, step_s = replications.draw, replications.timeline.step_time_s
     uniform_s = replay_draw(prepared, make_draw(np.ones_like(draw.rank_factor)), "auto")
     report: dict[str, Any] = {
@@ -134,6 +160,15 @@ def nearest_knobs(scenario: Scenario) -> list[dict[str, Any]]:
     Those that fit come first, the nearest of them (most memory) at the top, then the others, least
     memory first. Changes that the plan does not allow are left out. A change that also halves the
     replicas, where the file fixes their number, names both fields.
+
+    Parameters
+    ----------
+    scenario : Scenario
+
+    Returns
+    -------
+    list of dict
+        `change` as fields of the scenario, `total_bytes` of the worst stage [bytes], and `fits`.
     """
     now = float(memory_of(scenario).needed_bytes.max())
     candidates: list[dict[str, Any]] = []

@@ -37,7 +37,20 @@ def check_scenario(scenario: Scenario, document: Document | None = None) -> Chec
 
 
 def find_conflicts(scenario: Scenario, document: Document | None = None) -> list[Finding]:
-    """Return the findings of `check_scenario` with the fields that each depends on."""
+    """Return the findings of `check_scenario` with the fields that each depends on.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        A valid record, or what `problems.rest_of` left of a wrong document.
+    document : Document, optional
+        What it was read from; without it problems name fields only.
+
+    Returns
+    -------
+    list of Finding
+        Problems and warnings mixed, in the order of the checks.
+    """
     report = _Report(document, scenario=scenario)
     checks = (
         _check_cluster,

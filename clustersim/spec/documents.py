@@ -54,7 +54,22 @@ class Mark:
     folder: str = ""
 
     def problem(self, message: str, fix: str = "", field: str = "") -> Problem:
-        """Return a problem at this place."""
+        """Return a problem at this place.
+
+        Parameters
+        ----------
+        message : str
+            What is wrong with the value that stands here.
+        fix : str
+            The change that would work; empty where there is none to name.
+        field : str
+            Dotted name of the field; empty where the place says enough.
+
+        Returns
+        -------
+        Problem
+            It shows the line of the file without the blanks around it.
+        """
         return Problem(
             message, fix, self.file, self.line, self.column, field, self.source_line.strip()
         )
@@ -73,7 +88,18 @@ class Document:
     broken: tuple[tuple[Path_, Problem], ...] = ()
 
     def mark(self, path: Path_) -> Mark:
-        """Return the mark of a path, or of its nearest ancestor that has one."""
+        """Return the mark of a path, or of its nearest ancestor that has one.
+
+        Parameters
+        ----------
+        path : tuple of str or int
+            Keys, and positions in lists from 0; () is the whole document.
+
+        Returns
+        -------
+        Mark
+            The file alone, on line 0, where not even the whole document has a mark.
+        """
         for length in range(len(path), -1, -1):
             found = self.marks.get(path[:length])
             if found is not None:
@@ -81,7 +107,18 @@ class Document:
         return Mark(self.file)
 
     def get(self, path: Path_) -> Any:
-        """Return the value at a path, or None where there is none."""
+        """Return the value at a path.
+
+        Parameters
+        ----------
+        path : tuple of str or int
+            Keys, and positions in lists from 0; () is all of the data.
+
+        Returns
+        -------
+        Any
+            None where there is none, and also where the value is null: `marks` tells the two apart.
+        """
         value = self.data
         for part in path:
             try:
@@ -92,12 +129,29 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """Write a path as people do: ``parallelism.layers_per_chunk.0``."""
+    """Write a path as people do: ``parallelism.layers_per_chunk.0``.
+
+    Parameters
+    ----------
+    path : tuple of str or int
+        Keys, and positions in lists from 0.
+    """
     return ".".join(str(part) for part in path)
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as messages show it: relative to the current folder where it is below."""
+    """Return a path as messages show it: relative to the current folder where it is below.
+
+    Parameters
+    ----------
+    path : Path
+        Need not exist; a relative one is taken from the current folder.
+
+    Returns
+    -------
+    str
+        As it was given where it lies outside the current folder.
+    """
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative
 
@@ -178,7 +232,26 @@ def _parse_mapping(raw: bytes, file: str, folder: str) -> Document:
 
 
 def parse_value(text: str, file: str) -> Document:
-    """Parse one YAML value, as on the right of ``--set a.b=c``; `file` names it in messages."""
+    """Parse one YAML value, as on the right of ``--set a.b=c``.
+
+    Parameters
+    ----------
+    text : str
+        YAML; the empty text is null.
+    file : str
+        What messages call it.
+
+    Returns
+    -------
+    Document
+        Any value, not only a mapping. Its marks have no line, and relative references in it are
+        resolved against the current folder.
+
+    Raises
+    ------
+    SpecError
+        Not YAML, duplicate keys, tags, too many aliases, a number that does not fit.
+    """
     return _sound(_parse(text, Mark(file, folder=os.getcwd()), place=False))
 
 
@@ -373,7 +446,19 @@ _INF = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 def plain_value(text: str) -> Any:
-    """Return the value of an unquoted scalar by the core schema of YAML 1.2 (section 10.3)."""
+    """Return the value of an unquoted scalar by the core schema of YAML 1.2 (section 10.3).
+
+    Parameters
+    ----------
+    text : str
+        As it stands in the file, without quotes or comment.
+
+    Returns
+    -------
+    None, bool, int, float or str
+        Infinite for a whole number of 40 characters or more; NaN and infinity are left to the
+        caller to refuse.
+    """
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):

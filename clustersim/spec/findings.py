@@ -27,7 +27,18 @@ class Finding:
 
 
 def checked(findings: Iterable[Finding]) -> Checked:
-    """Problems and warnings apart, each in the order it was found."""
+    """Problems and warnings apart, each in the order it was found.
+
+    Parameters
+    ----------
+    findings : iterable of Finding
+        Read once.
+
+    Returns
+    -------
+    Checked
+        Without the fields that each finding rests on.
+    """
     found = list(findings)
     return Checked(
         tuple(finding.problem for finding in found if not finding.is_warning),
@@ -64,7 +75,22 @@ class Report:
         return self.document.mark(_split(path)) if self.document else Mark("")
 
     def said(self, path: str, value: object, beside: str) -> str:
-        """Write ``name (value, line 9)``; the place is left out where the file omits the value."""
+        """Write ``name (value, line 9)``.
+
+        Parameters
+        ----------
+        path : str
+            Dotted name of the field that is told; its last word is shown.
+        value : object
+            Its value, as text will show it.
+        beside : str
+            Field that the message stands at: the file is named only where it is another one.
+
+        Returns
+        -------
+        str
+            Without a place where no file states the value.
+        """
         name = path.rpartition(".")[2]
         here, there = self._mark(beside), self._mark(path)
         if self.document is None or self.document.marks.get(_split(path)) is None:

@@ -72,7 +72,26 @@ def load_tree(kind: Kind, source: str | Path, overrides: Sequence[str] = ()) -> 
 
 
 def resolve_references(document: Document, kind: Kind) -> Document:
-    """Replace each reference of a document by what it names, and follow `extends` in it."""
+    """Replace each reference of a document by what it names, and follow `extends` in it.
+
+    Parameters
+    ----------
+    document : Document
+        With what it lies over named by `extends`, if anything; overrides applied.
+    kind : str
+        What it describes: says which of its fields may hold a reference.
+
+    Returns
+    -------
+    Document
+        A reference that cannot be followed is one of its broken values, so that the rest can be
+        judged as well.
+
+    Raises
+    ------
+    SpecError
+        If the document's own `extends` names no readable file, or leads in a circle.
+    """
     return _resolve(document, kind, ())
 
 
@@ -175,6 +194,20 @@ def overlay(base: Document, top: Document, kind: Kind) -> Document:
 
     A mapping in `top` over a reference in `base` that is a word starts from what the word names,
     unless it extends something itself. What only a choice used that `top` replaces is left out.
+
+    Parameters
+    ----------
+    base, top : Document
+        The earlier layer, and the one that wins.
+    kind : str
+        What both describe: says which fields may hold a reference. Those of a scenario's cluster
+        count too.
+
+    Returns
+    -------
+    Document
+        Named as `top` is, with the mark of every value where it was stated and the broken values of
+        both.
     """
     references = REFERENCES.get(kind, _NO_REFERENCES)
     if kind == "scenario":
@@ -220,7 +253,28 @@ def _replace_marks(path: Path_, marks: dict[Path_, Mark], top_marks: Mapping[Pat
 
 
 def apply_overrides(document: Document, kind: Kind, overrides: Sequence[str]) -> Document:
-    """Lay ``a.b=c`` assignments over a document, each marked with the text that set it."""
+    """Lay ``a.b=c`` assignments over a document, each marked with the text that set it.
+
+    Parameters
+    ----------
+    document : Document
+        Its references may still be words.
+    kind : str
+        What it describes.
+    overrides : sequence of str
+        Applied in order, so that a later one wins; the right side is YAML.
+
+    Returns
+    -------
+    Document
+        Named as before.
+
+    Raises
+    ------
+    SpecError
+        For every text that is no assignment, whose right side is no YAML, or that names a field of
+        a value which is neither a mapping nor a reference.
+    """
     problems: list[Problem] = []
     for text in overrides:
         try:

@@ -117,7 +117,19 @@ class Model(Record):
         return max(0, self.layers - self.experts.first_dense_layers) // self.experts.every
 
     def layers_of_kind(self, kind: LayerKind) -> int:
-        """Layers with this kind of attention."""
+        """Layers with this kind of attention.
+
+        Parameters
+        ----------
+        kind : str
+            An entry of `layer_pattern`.
+
+        Returns
+        -------
+        int
+            Of all layers. A pattern that does not divide them is cut off at the last. Without a
+            pattern all are of one kind: `window` where there is a `sliding_window`, else `full`.
+        """
         pattern = self.layer_pattern or ("window" if self.sliding_window else "full",)
         whole, rest = divmod(self.layers, len(pattern))
         return whole * pattern.count(kind) + pattern[:rest].count(kind)

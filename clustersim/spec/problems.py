@@ -62,7 +62,24 @@ def problems_of(
     document: Document,
     broken: Iterable[Path_] = (),
 ) -> list[Problem]:
-    """Return one problem for each error, save those of values known to be broken."""
+    """Return one problem for each error, save those of values known to be broken.
+
+    Parameters
+    ----------
+    error : ValidationError
+        Of validating the document's data.
+    record : type
+        The pydantic model that refused it: its fields are what is suggested for unknown keys.
+    document : Document
+        For the places.
+    broken : iterable of paths
+        Values known to be broken, and said already; nothing below them is reported.
+
+    Returns
+    -------
+    list of Problem
+        In pydantic's order, each with the value seen and, where there is one, a fix.
+    """
     known = tuple(broken)
     return [
         _problem(item, record, document)
@@ -83,6 +100,13 @@ def _errors(error: ValidationError) -> list[dict[str, Any]]:
 
 def rest_of(record: type[RecordT], document: Document) -> tuple[RecordT | None, frozenset[Path_]]:
     """Return what is left of a wrong document when its mistakes are taken out.
+
+    Parameters
+    ----------
+    record : type
+        A pydantic model.
+    document : Document
+        Plain data, references resolved.
 
     Returns
     -------
@@ -126,7 +150,13 @@ def _path(loc: Iterable[str | int]) -> Path_:
 
 
 def records_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the record types that an annotation mentions."""
+    """Yield the record types that an annotation mentions.
+
+    Parameters
+    ----------
+    annotation : type or generic alias
+        Of a field, such as ``dict[str, Device] | None``; searched to the bottom.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for inner in typing.get_args(annotation):

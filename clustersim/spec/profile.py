@@ -177,7 +177,22 @@ class Profile(Record):
         return UNMEASURED_ERROR
 
     def gemm_coefficients(self, dtype: str) -> GemmCoefficients:
-        """Coefficients of a datatype; those of the 16-bit types stand in for unmeasured ones."""
+        """Coefficients of a datatype; those of the 16-bit types stand in for unmeasured ones.
+
+        Parameters
+        ----------
+        dtype : str
+            Of the operands; where it was not measured, bf16 is looked for and then fp16.
+
+        Returns
+        -------
+        GemmCoefficients
+
+        Raises
+        ------
+        ModelDomainError
+            If the profile has none of the three.
+        """
         for key in (dtype, "bf16", "fp16"):
             if key in self.gemm:
                 return self.gemm[key]
@@ -187,11 +202,41 @@ class Profile(Record):
         )
 
     def attention_coefficients(self, generation: str) -> AttentionCoefficients:
-        """Coefficients of a generation of fused attention ('' is flash_2)."""
+        """Coefficients of a generation of fused attention.
+
+        Parameters
+        ----------
+        generation : str
+            Such as `flash_3`; '' is flash_2.
+
+        Returns
+        -------
+        AttentionCoefficients
+
+        Raises
+        ------
+        ModelDomainError
+            If the profile lacks it: no generation stands in for another.
+        """
         return self._known("attention", self.attention, generation or "flash_2")
 
     def elementwise_coefficients(self, kind: str) -> ElementwiseCoefficients:
-        """Coefficients of a class of memory-bound kernels ('' is stream)."""
+        """Coefficients of a class of memory-bound kernels.
+
+        Parameters
+        ----------
+        kind : str
+            Class of the kernel; '' is stream.
+
+        Returns
+        -------
+        ElementwiseCoefficients
+
+        Raises
+        ------
+        ModelDomainError
+            If the profile lacks it: no class stands in for another.
+        """
         return self._known("elementwise", self.elementwise, kind or "stream")
 
     def _known(self, group: str, table: dict[str, T], key: str) -> T:

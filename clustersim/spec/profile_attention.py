@@ -119,7 +119,22 @@ class DecodeCoefficients(Record):
 
 
 def prefill_sections(dtype: str, kv_dtype: str, head_dim: Array) -> Names:
-    """Section of each prefill: arithmetic, cache where it differs, and untuned fp8 head sizes."""
+    """Section of each prefill: arithmetic, cache where it differs, and untuned fp8 head sizes.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the arithmetic.
+    kv_dtype : str
+        Of the keys and values in the cache.
+    head_dim : ndarray (n,)
+        Elements of a head.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        Such as `bf16`, `bf16_kv_fp8`, and `fp8_other_heads` outside `FP8_HEADS`.
+    """
     name = dtype if dtype == kv_dtype else f"{dtype}_kv_{kv_dtype}"
     tuned = (head_dim >= FP8_HEADS[0]) & (head_dim <= FP8_HEADS[1])
     return np.where(tuned | (dtype != "fp8"), name, f"{name}_other_heads")
@@ -142,12 +157,40 @@ def decode_sections(kv_dtype: str, group: Array, blocks: Array, c: DecodeCoeffic
 
 
 def bidirectional_sections(dtype: str, head_dim: Array) -> Names:
-    """Section of each encoder core: head sizes that are no multiple of 16 have their own."""
+    """Section of each encoder core: some head sizes have their own.
+
+    Parameters
+    ----------
+    dtype : str
+        Of the arithmetic.
+    head_dim : ndarray (n,)
+        Elements of a head.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        The datatype; with `_odd_heads` where the size is no multiple of `WHOLE_HEADS`.
+    """
     return np.where(head_dim % WHOLE_HEADS == 0, dtype, f"{dtype}_odd_heads")
 
 
 def pick(what: str, table: dict[str, T], section: str) -> T:
     """Coefficients of a section, or of the plainest kernel of its datatype, or of 16 bits.
+
+    Parameters
+    ----------
+    what : str
+        Names the table in a message.
+    table : dict
+        Coefficients by section.
+    section : str
+        Datatype and kernel, such as `fp8_single`. Looked for in turn: the section, its datatype
+        alone, the same kernel in bf16, and bf16.
+
+    Returns
+    -------
+    T
+        An entry of the table.
 
     Raises
     ------

@@ -92,7 +92,14 @@ def load_scenario(source: str | Path, overrides: Sequence[str] = ()) -> Question
 def load_checked_scenario(
     source: str | Path, overrides: Sequence[str] = ()
 ) -> tuple[Question, Checked]:
-    """Load a scenario together with the warnings about it; see `load_scenario`.
+    """Load a scenario together with the warnings about it.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped scenario with or without `.yaml`.
+    overrides : sequence of str
+        Assignments ``a.b=c``, the right side in YAML; checked like the file itself.
 
     Returns
     -------
@@ -100,6 +107,12 @@ def load_checked_scenario(
         The record.
     checked : Checked
         Its `warnings`; it has no problems, since those raise.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, those of the cross checks included as far as a wrong file lets
+        them be judged.
     """
     document = load_tree("scenario", source, overrides)
     if _kind(document) == "serving":
@@ -198,7 +211,18 @@ def _with_defaults_of_device(scenario: ServingScenario, document: Document) -> S
 
 
 def files_named(scenario: Question) -> list[Path]:
-    """Files beside the scenario that its run reads: traces, lengths, counts of experts."""
+    """Files beside the scenario that its run reads: traces, lengths, counts of experts.
+
+    Parameters
+    ----------
+    scenario : Scenario or ServingScenario
+        As `load_scenario` gives it, so that the paths are absolute where the files were found.
+
+    Returns
+    -------
+    list of Path
+        They need not exist; none for a scenario of training.
+    """
     if not isinstance(scenario, ServingScenario):
         return []
     lengths = scenario.workload.lengths
@@ -211,51 +235,192 @@ def files_named(scenario: Question) -> list[Path]:
 
 
 def load_topology(source: str | Path) -> Topology:
-    """Load a cluster by name or path; `load_scenario` says what is refused."""
+    """Load a cluster.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped topology with or without `.yaml`.
+
+    Returns
+    -------
+    Topology
+        Its device filled in, in SI units.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, those of the device's own file included.
+    """
     return validate(Topology, load_tree("topology", source))
 
 
 def load_device(source: str | Path) -> Device:
-    """Load an accelerator by name, alias or path; `load_scenario` says what is refused."""
+    """Load an accelerator.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name, the title or an alias of a shipped device. Case and punctuation of
+        names do not matter.
+
+    Returns
+    -------
+    Device
+        Frozen, in SI units.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found; an unknown name comes with the nearest known one.
+    """
     return validate(Device, load_tree("device", source))
 
 
 def load_model(source: str | Path) -> Model:
-    """Load a model by name or path; `load_scenario` says what is refused."""
+    """Load a model.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped model with or without `.yaml`.
+
+    Returns
+    -------
+    Model
+        With what it `extends` filled in.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     return validate(Model, load_tree("model", source))
 
 
 def load_software(source: str | Path) -> Software:
-    """Load a software generation by name or path; `load_scenario` says what is refused."""
+    """Load a generation of training software.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped generation with or without `.yaml`.
+
+    Returns
+    -------
+    Software
+        With what it `extends` filled in.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     return validate(Software, load_tree("software", source))
 
 
 def load_engine(source: str | Path) -> ServingEngine:
-    """Load a generation of a serving engine; `load_scenario` says what is refused."""
+    """Load a generation of a serving engine.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped engine with or without `.yaml`.
+
+    Returns
+    -------
+    ServingEngine
+        Defaults that depend on the memory of a device are still open: `ServingEngine.on_device`
+        settles them.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     return validate(ServingEngine, load_tree("engine", source))
 
 
 def load_fleet(source: str | Path) -> Fleet:
-    """Load a fleet by name or path; `load_scenario` says what is refused."""
+    """Load a fleet.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped fleet with or without `.yaml`.
+
+    Returns
+    -------
+    Fleet
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     return validate(Fleet, load_tree("fleet", source))
 
 
 def load_link(source: str | Path) -> Link:
-    """Load a kind of link by name or path; `load_scenario` says what is refused."""
+    """Load a kind of link.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped kind with or without `.yaml`.
+
+    Returns
+    -------
+    Link
+        Latencies in SI units, and shares of a nominal rate that the record does not hold.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     from clustersim.spec.link import Link
 
     return validate(Link, load_tree("link", source))
 
 
 def load_profile(source: str | Path) -> Profile:
-    """Load a hardware profile by name or path; `load_scenario` says what is refused."""
+    """Load a hardware profile.
+
+    Parameters
+    ----------
+    source : str or Path
+        A path, or the name of a shipped profile with or without `.yaml`. Profiles have no aliases,
+        so `Device.profile` is the name to give.
+
+    Returns
+    -------
+    Profile
+        Frozen, in SI units.
+
+    Raises
+    ------
+    SpecError
+        Holds every problem found, each with its place and a fix.
+    """
     from clustersim.spec.profile import Profile
 
     return validate(Profile, load_tree("profile", source))
 
 
 def dump_record(record: Record) -> str:
-    """Write a record as YAML that reads back to an equal record, and to the same text."""
+    """Write a record as YAML that reads back to an equal record, and to the same text.
+
+    Parameters
+    ----------
+    record : Record
+        Any record of the format.
+
+    Returns
+    -------
+    str
+        Quantities with their units, references filled in; no line is broken, however long.
+    """
     writer = YAML()
     writer.width = 2**16  # no line is broken, so that no text depends on how it is
     writer.allow_unicode = True

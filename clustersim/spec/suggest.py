@@ -10,12 +10,37 @@ _SHOWN = 12
 
 
 def normalise(name: str) -> str:
-    """Return a name in the form in which names are compared: lower case, words joined by `_`."""
+    """Return a name in the form in which names are compared: lower case, words joined by `_`.
+
+    Parameters
+    ----------
+    name : str
+        In any case; letters beyond a to z separate words as blanks and dashes do.
+
+    Returns
+    -------
+    str
+        Empty where the name has neither letter nor digit.
+    """
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is most like `word`, or None where nothing is near."""
+    """Return the known word that is most like `word`, or None where nothing is near.
+
+    Parameters
+    ----------
+    word : str
+        What was written.
+    known : iterable of str
+        What could have been written.
+
+    Returns
+    -------
+    str or None
+        As it is spelt in `known`. Near is a similarity of 0.6 by `difflib`; failing that, a word of
+        at least three characters that holds the other or is held by it, the shortest first.
+    """
     by_form = {normalise(name): name for name in known}
     form = normalise(word)
     close = difflib.get_close_matches(form, by_form, n=1, cutoff=0.6)

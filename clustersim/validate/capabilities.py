@@ -90,7 +90,19 @@ SETS: tuple[tuple[str, tuple[str, ...], Callable[[Case], str | None]], ...] = (
 
 
 def limits_met(case: Case) -> list[str]:
-    """Every reason why a scenario cannot hold this row, most fundamental first."""
+    """Every reason why a scenario cannot hold this row, most fundamental first.
+
+    Parameters
+    ----------
+    case : Case
+        Complete by rule 1.
+
+    Returns
+    -------
+    list of str
+        Each once; empty where a scenario can hold all that the row states. What it does not state
+        is no reason.
+    """
     reasons = [limit.reason for limit in LIMITS if limit.applies(case)]
     for name, known, value_of in SETS:
         value = value_of(case)

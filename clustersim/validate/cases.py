@@ -252,7 +252,19 @@ SHORT_NAMES: Mapping[str, str] = {
 
 
 def short_name(title: str) -> str:
-    """Short name of a source: from the table above, else what stands before a colon or bracket."""
+    """Short name of a source.
+
+    Parameters
+    ----------
+    title : str
+        As the row states it.
+
+    Returns
+    -------
+    str
+        From the table above by the beginning of the title; else what stands before a colon or
+        bracket, 40 characters at most; `unnamed source` where that is empty.
+    """
     for prefix, name in SHORT_NAMES.items():
         if title.startswith(prefix):
             return name
@@ -271,6 +283,17 @@ class CaseFile:
 
 def read_case_file(path: str | Path) -> CaseFile:
     """Read one file of published measurements, whichever of the known schemas it has.
+
+    Parameters
+    ----------
+    path : str or Path
+        YAML with ``cases:`` of training or ``rows:`` of serving; with the ending .csv, a table of
+        serving points.
+
+    Returns
+    -------
+    CaseFile
+        Cases or serving rows, never both, in the order of the file.
 
     Raises
     ------

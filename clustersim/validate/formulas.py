@@ -55,7 +55,17 @@ class Dims:
 
 
 def speed_key(case: Case) -> str | None:
-    """The speed figure that is compared: the first present, in the order of rule 4."""
+    """The speed figure that is compared.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    str or None
+        The first of `SPEED_KEYS` that the row has as a number (rule 4); None where it has none.
+    """
     for key in SPEED_KEYS:
         if isinstance(case.measured.get(key), int | float):
             return key
@@ -63,7 +73,18 @@ def speed_key(case: Case) -> str | None:
 
 
 def bound_key(case: Case) -> str | None:
-    """A speed that is printed only as a bound, if there is one."""
+    """A speed that is printed only as a bound.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    str or None
+        The first key such as `tokens_per_s_at_least`, in the order of the row; None where it has
+        none.
+    """
     keys = (key for key in case.measured if key.endswith(("_at_least", "_at_most")))
     return next((key for key in keys if key.startswith(SPEED_KEYS)), None)
 
@@ -109,7 +130,28 @@ def measured_step(case: Case, global_batch: int, peak_flop_per_s: float | None) 
 
 
 def fraction_of_peak(case: Case, global_batch: int, step_time_s: float, key: str) -> float | None:
-    """MFU or HFU of a step time, by the source's own formula and peak; None without either."""
+    """MFU or HFU of a step time, by the source's own formula and peak.
+
+    Parameters
+    ----------
+    case : Case
+    global_batch : int
+        Sequences a step.
+    step_time_s : float
+        Measured or predicted. [s]
+    key : str
+        `mfu` or `hfu`.
+
+    Returns
+    -------
+    float or None
+        A fraction, not per cent; None where the row lacks a formula, its GPUs or its own peak.
+
+    Raises
+    ------
+    NotComparableError
+        If the formula is not in the README, or the shape of the model is not stated.
+    """
     if not case.peak_tflops or not case.gpus or formula_of(case, key) is None:
         return None
     flop = step_flop(case, global_batch, key)
@@ -117,7 +159,21 @@ def fraction_of_peak(case: Case, global_batch: int, step_time_s: float, key: str
 
 
 def formula_of(case: Case, key: str) -> str | None:
-    """Name of the FLOP formula behind a key; `unknown` is settled by rule 5."""
+    """Name of the FLOP formula behind a figure.
+
+    Parameters
+    ----------
+    case : Case
+    key : str
+        `tflops_per_gpu`, `mfu` or `hfu`.
+
+    Returns
+    -------
+    str or None
+        As the row names it, None where it does not. For `unknown` (rule 5) the formula of Megatron:
+        of executed FLOP where the key is `tflops_per_gpu` and recomputation is full, else of model
+        FLOP.
+    """
     if case.flop_formula != "unknown":
         return case.flop_formula
     full = case.recompute.kind == "full" and key == "tflops_per_gpu"
@@ -127,10 +183,23 @@ def formula_of(case: Case, key: str) -> str | None:
 def step_flop(case: Case, global_batch: int, key: str) -> float:
     """FLOP a step behind `tflops_per_gpu`, `mfu` or `hfu` of a row. [FLOP]
 
+    Parameters
+    ----------
+    case : Case
+    global_batch : int
+        Sequences a step.
+    key : str
+        The figure: where recomputation is counted, `hfu` counts more than `mfu`.
+
+    Returns
+    -------
+    float
+        Of all GPUs together. [FLOP]
+
     Raises
     ------
     NotComparableError
-        If the row names no formula, or one that is not in the README.
+        If the row names no formula or one that is not in the README, or lacks the shape.
     """
     x = dims(case.model)
     formula = formula_of(case, key)
@@ -196,7 +265,24 @@ def _megatron_core(case: Case, x: Dims, B: int) -> float:
 
 
 def dims(shape: Shape) -> Dims:
-    """Symbols of the formulas, blanks filled by rule 2."""
+    """Symbols of the formulas, blanks filled by rule 2.
+
+    Parameters
+    ----------
+    shape : Shape
+        As the row states it.
+
+    Returns
+    -------
+    Dims
+        Without heads, heads of 128; without a vocabulary, 51200. Weights of a mixture of experts
+        are those that one token meets.
+
+    Raises
+    ------
+    NotComparableError
+        If layers, hidden or seq_len are not stated: no rule fills them.
+    """
     if not (shape.layers and shape.hidden and shape.seq_len):
         raise NotComparableError("layers, hidden or seq_len are not stated")
     heads = shape.heads or max(1, shape.hidden // 128)
@@ -243,7 +329,23 @@ def _attention_weights(shape: Shape) -> float:
 
 
 def parameters(shape: Shape) -> float:
-    """All parameters of a dense model, a tied embedding once."""
+    """All parameters of a dense model, a tied embedding once.
+
+    Parameters
+    ----------
+    shape : Shape
+        With a gated MLP, embedding and head count apart and there are no learned positions.
+
+    Returns
+    -------
+    float
+        Biases are left out, norms counted.
+
+    Raises
+    ------
+    NotComparableError
+        If layers, hidden or seq_len are not stated.
+    """
     x = dims(shape)
     tables = 2 if shape.gated_mlp else 1  # Llama family: embedding and head apart
     positions = x.s * x.h if shape.position in {None, "learned"} and not shape.gated_mlp else 0

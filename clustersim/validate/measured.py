@@ -89,6 +89,16 @@ class MeasuredReport:
 def measured_files(folder: Path) -> list[Path]:
     """Parquet files of a directory, in the order of the schema, unknown names last.
 
+    Parameters
+    ----------
+    folder : Path
+        Searched itself, not its subfolders.
+
+    Returns
+    -------
+    list of Path
+        At least one.
+
     Raises
     ------
     SpecError
@@ -145,6 +155,16 @@ class Part:
 def plan(files: Iterable[Path]) -> list[Part]:
     """Look into files: the devices of each, by name.
 
+    Parameters
+    ----------
+    files : iterable of Path
+        Parquet. A name that is no family's is accepted: its rows will count as skipped.
+
+    Returns
+    -------
+    list of Part
+        One a file and device, in the order of the files; an empty file has none.
+
     Raises
     ------
     SpecError
@@ -181,7 +201,24 @@ def _counts(names: Any) -> dict[str, int]:
 
 
 def compare(part: Part) -> MeasuredReport:
-    """Compare the rows of one device in one file; the file's stem names the family."""
+    """Compare the rows of one device in one file; the file's stem names the family.
+
+    Parameters
+    ----------
+    part : Part
+        The result depends on it alone, so that parts can be compared in any process.
+
+    Returns
+    -------
+    MeasuredReport
+        Of these rows. A device in no catalogue, or a profile without what the family needs, makes
+        all of them skipped, with the reason.
+
+    Raises
+    ------
+    SpecError
+        If the file cannot be read as Parquet.
+    """
     stem, device = part.path.stem, part.device
     found, missing = families([stem])
     family = found.get(stem)
@@ -223,7 +260,27 @@ def _profile(name: str) -> Profile:
 def predict_rows(
     family: Family, rows: Rows, device: Device, profile: Profile
 ) -> NDArray[np.float64]:
-    """Seconds of each row, NaN outside the domain; a section the profile lacks is outside. [s]"""
+    """Seconds of each row, section by section where the profile lacks some.
+
+    Parameters
+    ----------
+    family : Family
+        How such rows are priced.
+    rows : Rows
+        Of one device.
+    device, profile
+        The accelerator and its fitted behaviour.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the domain of the model; a section that the profile lacks is outside. [s]
+
+    Raises
+    ------
+    ClusterSimError
+        If sections fail and no row at all is priced: the first error.
+    """
     try:
         return np.asarray(family.predict(rows.columns, device, profile), dtype=np.float64)
     except ClusterSimError:
@@ -333,7 +390,18 @@ def _cloud(
 
 
 def summary_groups(report: MeasuredReport) -> list[dict[str, Any]]:
-    """Errors by device and op over all datatypes and variants, medians left out."""
+    """Errors by device and op over all datatypes and variants, medians left out.
+
+    Parameters
+    ----------
+    report : MeasuredReport
+
+    Returns
+    -------
+    list of dict
+        With `rows` and `skipped` as counts, `mape` and `bias` weighted by compared rows [fraction],
+        None where no row was compared.
+    """
     table: dict[tuple[str, str], dict[str, Any]] = {}
     for group in report.groups:
         key = (group["device"], group["op"])
@@ -354,7 +422,21 @@ def summary_groups(report: MeasuredReport) -> list[dict[str, Any]]:
 
 
 def table_cells(entries: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[list[str]]:
-    """Entries as text, fractions as per cent."""
+    """Entries as text.
+
+    Parameters
+    ----------
+    entries : iterable of mapping
+        Each with all the names.
+    names : sequence of str
+        Columns, in order. `FRACTIONS` are written as per cent, `bias` with its sign, None as "-";
+        counts have their thousands apart.
+
+    Returns
+    -------
+    list of list of str
+        A list an entry.
+    """
     return [[_cell(name, entry[name]) for name in names] for entry in entries]
 
 
@@ -376,7 +458,17 @@ def _open(report: MeasuredReport) -> list[tuple[str, str, str, str]]:
 
 
 def render_measured(report: MeasuredReport) -> str:
-    """The report as plain text: by datatype, by operator, and what was skipped."""
+    """The report as plain text: by datatype, by operator, and what was skipped.
+
+    Parameters
+    ----------
+    report : MeasuredReport
+
+    Returns
+    -------
+    str
+        Skipped rows are summed over the devices, by operator and reason.
+    """
     from clustersim.validate.table import plain_table
 
     summary = ("device", "op", "rows", "skipped", "mape", "bias")

@@ -55,7 +55,19 @@ class MemoryQuantity:
 
 
 def memory_quantities(case: Case) -> list[MemoryQuantity]:
-    """Every memory figure of a row that can be compared as a number."""
+    """Every memory figure of a row that can be compared as a number.
+
+    Parameters
+    ----------
+    case : Case
+        Its figures are in GiB whether their keys say `gib` or `gb`, and shares in per cent.
+
+    Returns
+    -------
+    list of MemoryQuantity
+        In the order of the row, in bytes or as fractions; terms and variants that are unknown are
+        left out.
+    """
     found: list[MemoryQuantity] = []
     for key, value in case.measured.items():
         if key == "memory_breakdown" and isinstance(value, dict):
@@ -88,7 +100,21 @@ def _kind(case: Case, key: str) -> str:
 
 
 def predicted_bytes(kind: str, terms: Mapping[str, float]) -> float:
-    """The part of a prediction that a measured figure of this kind stands for. [bytes]"""
+    """The part of a prediction that a measured figure of this kind stands for (rule 19).
+
+    Parameters
+    ----------
+    kind : str
+        A kind of `MemoryQuantity`. `unknown`, and any that is not listed, means allocated memory.
+    terms : mapping
+        Of one stage, by name; `total` is not used. [bytes]
+
+    Returns
+    -------
+    float
+        Reserved memory is `RESERVED_RATIO` times the allocated, and the cached blocks;
+        `nvidia_smi` has `CONTEXT_BYTES` on top. [bytes]
+    """
     match kind:
         case "model_states":
             return _sum(terms, MODEL_STATES)
@@ -103,17 +129,47 @@ def predicted_bytes(kind: str, terms: Mapping[str, float]) -> float:
 
 
 def allocated_bytes(terms: Mapping[str, float]) -> float:
-    """Peak of live tensors. [bytes]"""
+    """Peak of live tensors.
+
+    Parameters
+    ----------
+    terms : mapping
+        Of one stage, by name. [bytes]
+
+    Returns
+    -------
+    float
+        The sum of all that are not `BESIDE_TENSORS`. [bytes]
+    """
     return float(sum(size for name, size in terms.items() if name not in BESIDE_TENSORS))
 
 
 def of_first_stage(kind: str) -> bool:
-    """Whether a figure is of the first stage; others are the largest over the stages."""
+    """Whether a figure is of the first stage; others are the largest over the stages.
+
+    Parameters
+    ----------
+    kind : str
+        A kind of `MemoryQuantity`: states, activations and what a breakdown lists are of the first.
+    """
     return kind in {"model_states", "variant", *TERMS}
 
 
 def variant_of(scenario: Scenario, variant: str) -> Scenario:
-    """The run whose activations a row prints as a share of its own."""
+    """The run whose activations a row prints as a share of its own.
+
+    Parameters
+    ----------
+    scenario : Scenario
+        The row's own run.
+    variant : str
+        A key of `VARIANTS`: says whether sequence parallelism is on, and what is recomputed.
+
+    Returns
+    -------
+    Scenario
+        The same in all else; it is not checked again.
+    """
     sequence_parallel, recompute = VARIANTS[variant]
     parallelism = scenario.parallelism.model_copy(update={"sequence_parallel": sequence_parallel})
     training = scenario.training.model_copy(
@@ -123,7 +179,20 @@ def variant_of(scenario: Scenario, variant: str) -> Scenario:
 
 
 def as_bytes(quantity: MemoryQuantity, baseline_bytes: float) -> MemoryQuantity:
-    """A share of the baseline in bytes of our own baseline, so that the error is the share's."""
+    """A share of the baseline in bytes, so that the error is the share's.
+
+    Parameters
+    ----------
+    quantity : MemoryQuantity
+        A `variant`: its value is a fraction.
+    baseline_bytes : float
+        Activations of the row's own run as we predict them, not as measured. [bytes]
+
+    Returns
+    -------
+    MemoryQuantity
+        Its value in bytes.
+    """
     return replace(quantity, value=quantity.value * baseline_bytes)
 
 

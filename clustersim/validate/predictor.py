@@ -20,20 +20,52 @@ class SimulatorPredictor:
     """What validation asks of the simulator; it holds nothing, so any process can have its own."""
 
     def step_time_s(self, scenario: Scenario) -> float:
-        """Median step time over the scenario's replications. [s]"""
+        """Median step time over the scenario's replications.
+
+        Parameters
+        ----------
+        scenario : Scenario
+            `run.replications` and its seed are its own.
+
+        Returns
+        -------
+        float
+            [s]
+        """
         return run_replications(prepare(scenario)).timeline.step_time_s
 
     def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> dict[str, float]:
-        """Terms of one GPU of a stage (the fullest by default), `total`, `cached_blocks`. [bytes]
+        """Terms of memory of one GPU.
 
-        The last is no part of `total`, but the device shows it as reserved (rule 19).
+        Parameters
+        ----------
+        scenario : Scenario
+        stage : int, optional
+            Pipeline stage from 0; the fullest by default.
+
+        Returns
+        -------
+        dict
+            By name, with their `total`. `cached_blocks` is no part of it, but the device shows it
+            as reserved (rule 19). [bytes]
         """
         memory = memory_of(scenario)
         at = memory.worst_stage if stage is None else stage
         return {**memory.terms(at), CACHED: float(memory.cached_blocks[at])}
 
     def layer_s(self, scenario: Scenario) -> tuple[float, float]:
-        """Forward and backward time of one layer; what is recomputed is in the latter. [s]"""
+        """Forward and backward time of one layer.
+
+        Parameters
+        ----------
+        scenario : Scenario
+            A layer of its shape on one rank, alone on the GPU.
+
+        Returns
+        -------
+        tuple of float
+            What is recomputed is in the second. [s]
+        """
         shape = rank_shape(scenario)
         templates = [
             OpTemplate("forward", 0, 0, layer_forward(shape), Category.MATMUL),

@@ -92,10 +92,21 @@ def reference_s(row: Mapping[str, str]) -> float:
 def read_reference(path: Path) -> list[dict[str, str]]:
     """Rows of a reference file.
 
+    Parameters
+    ----------
+    path : Path
+        CSV with the columns `REQUIRED`; further ones are kept.
+
+    Returns
+    -------
+    list of dict
+        Text by column, in the order of the file; at least one. Only the times are checked.
+
     Raises
     ------
     SpecError
-        For every column that is missing, and every row whose time is not a positive number.
+        For every column that is missing, and every row whose time is not a positive number; also
+        for a file without rows.
     """
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
@@ -124,7 +135,23 @@ def _is_positive(text: str | None) -> bool:
 
 
 def validate_reference(path: Path) -> ReferenceReport:
-    """Compare every row of a reference file; see `read_reference` for what is refused."""
+    """Compare every row of a reference file.
+
+    Parameters
+    ----------
+    path : Path
+        CSV; `read_reference` says what is refused.
+
+    Returns
+    -------
+    ReferenceReport
+        A row whose algorithm has no textbook form here is skipped, with the reason.
+
+    Raises
+    ------
+    SpecError
+        As `read_reference`, and for the first row with a number that cannot be read.
+    """
     errors: dict[tuple[Any, ...], list[float]] = {}
     reasons: dict[str, int] = {}
     for line, row in enumerate(read_reference(path), 2):
@@ -152,7 +179,17 @@ def _group(key: Sequence[Any], errors: Sequence[float]) -> dict[str, Any]:
 
 
 def render_reference(report: ReferenceReport) -> str:
-    """The report as plain text, with why rows were skipped."""
+    """The report as plain text, with why rows were skipped.
+
+    Parameters
+    ----------
+    report : ReferenceReport
+
+    Returns
+    -------
+    str
+        Errors as per cent, "-" where no row of a group was compared.
+    """
     from clustersim.validate.table import plain_table
 
     parts = [plain_table(COLUMNS, table_cells(report.groups, COLUMNS))]

@@ -117,7 +117,19 @@ def _convert(case: Case, catalogue: Catalogue, fits: Fits) -> Conversion:
 
 
 def check_inputs(case: Case) -> None:
-    """Rule 1: what a row must have."""
+    """Refuse a row that lacks what it must have (rule 1).
+
+    Parameters
+    ----------
+    case : Case
+
+    Raises
+    ------
+    NotComparableError
+        If the row is of a kind that is not simulated (`context`, `scaling`, `relative`), lacks its
+        device, GPUs, layers, hidden size, sequence length, tp or pp, or recomputes what has no word
+        here.
+    """
     if case.kind in {"context", "scaling", "relative"}:
         raise NotComparableError(f"rule 1: kind {case.kind} is not simulated")
     if not case.device:
@@ -139,7 +151,23 @@ def check_inputs(case: Case) -> None:
 
 
 def find_device(case: Case, catalogue: Catalogue) -> Device:
-    """Device of the catalogue; its id is the row's name in lower case with underscores."""
+    """Device of the catalogue.
+
+    Parameters
+    ----------
+    case : Case
+        Its device in lower case, dashes as underscores, is the id or an alias.
+    catalogue : Catalogue
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    NotComparableError
+        If the catalogue does not have it (rule 1).
+    """
     name = (case.device or "").lower().replace("-", "_")
     try:
         return catalogue.device(name)
@@ -226,7 +254,20 @@ def _runs(values: list[int]) -> str:
 
 
 def build_model(case: Case, notes: list[str]) -> Model:
-    """Shape of the model (rules 2 and 3); norm, bias and tying follow its family."""
+    """Shape of the model (rules 2 and 3); norm, bias and tying follow its family.
+
+    Parameters
+    ----------
+    case : Case
+        It has passed `check_inputs`.
+    notes : list of str
+        What the row left open and how it was filled is added.
+
+    Returns
+    -------
+    Model
+        Of the Llama family where the MLP is gated, of the GPT family else; named by the row's id.
+    """
     shape = case.model
     assert shape.layers
     assert shape.hidden

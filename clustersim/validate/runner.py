@@ -37,13 +37,46 @@ class Predictor(Protocol):
     """What is asked of the simulator; it must be picklable to run cases in parallel."""
 
     def step_time_s(self, scenario: Scenario) -> float:
-        """Time of one optimizer step. [s]"""
+        """Time of one optimizer step.
+
+        Parameters
+        ----------
+        scenario : Scenario
+
+        Returns
+        -------
+        float
+            Positive. [s]
+        """
 
     def memory_bytes(self, scenario: Scenario, stage: int | None = None) -> Mapping[str, float]:
-        """Terms of memory of a GPU and their `total`; None is the fullest stage. [bytes]"""
+        """Terms of memory of a GPU.
+
+        Parameters
+        ----------
+        scenario : Scenario
+        stage : int, optional
+            Pipeline stage from 0; None is the fullest.
+
+        Returns
+        -------
+        mapping
+            By name, with their `total`; `memory.TERMS` has the prefixes that are understood.
+            [bytes]
+        """
 
     def layer_s(self, scenario: Scenario) -> tuple[float, float]:
-        """Forward and backward time of one layer, recomputation in the latter. [s]"""
+        """Forward and backward time of one layer.
+
+        Parameters
+        ----------
+        scenario : Scenario
+
+        Returns
+        -------
+        tuple of float
+            What is recomputed is in the second. [s]
+        """
 
 
 @dataclass(frozen=True)
@@ -109,7 +142,19 @@ def validate_files(
 
 
 def sample_of(file: CaseFile, share: float) -> CaseFile:
-    """A share of the cases of a file, by a hash of their ids."""
+    """A share of the cases of a file.
+
+    Parameters
+    ----------
+    file : CaseFile
+    share : float
+        Of the cases and serving rows; from 1 on, all.
+
+    Returns
+    -------
+    CaseFile
+        A smaller share is part of a larger one, and the same each run.
+    """
     if share >= 1.0:
         return file
     cases = tuple(case for case in file.cases if in_sample(case.id, share))
@@ -119,14 +164,43 @@ def sample_of(file: CaseFile, share: float) -> CaseFile:
 
 
 def in_sample(name: str, share: float) -> bool:
-    """Whether the hash of a name falls into the first `share` of all hashes."""
+    """Whether the hash of a name falls into the first `share` of all hashes.
+
+    Parameters
+    ----------
+    name : str
+        Id of a case.
+    share : float
+        0 takes none, 1 all.
+
+    Returns
+    -------
+    bool
+        By SHA-256, so that it is the same on every machine.
+    """
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) < share * 2**48
 
 
 def validate_cases(
     files: Sequence[CaseFile], predictor: Predictor, catalogue: Catalogue, jobs: int = 1
 ) -> Report:
-    """Run every case of files already read."""
+    """Run every case of files already read.
+
+    Parameters
+    ----------
+    files : sequence of CaseFile
+    predictor : Predictor
+        Asked of training cases only: serving rows are run by `run_serving`.
+    catalogue : Catalogue
+        Devices by name, and the default fleet.
+    jobs : int
+        Processes; the result does not depend on it.
+
+    Returns
+    -------
+    Report
+        Training cases in the order of the files, then serving rows.
+    """
     cases = [case for file in files for case in file.cases]
     run: Callable[[Case], Outcome] = partial(run_case, predictor=predictor, catalogue=catalogue)
     outcomes = in_processes(run, cases, jobs)
@@ -137,7 +211,22 @@ def validate_cases(
 
 
 def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:
-    """Convert one row, predict each of its measured quantities, and compare."""
+    """Convert one row, predict each of its measured quantities, and compare.
+
+    Parameters
+    ----------
+    case : Case
+    predictor : Predictor
+    catalogue : Catalogue
+        Devices by name, and the default fleet.
+
+    Returns
+    -------
+    Outcome
+        At least one entry. Where the row cannot be converted, or a quantity not predicted, the
+        entry is skipped and its reason is the first line of the error. `fit` is there only where
+        the row is converted and says whether it should fit.
+    """
     try:
         conversion = convert(case, catalogue, partial(fits_in_memory, predictor=predictor))
     except ClusterSimError as error:
@@ -156,6 +245,11 @@ def fits_in_memory(scenario: Scenario, predictor: Predictor) -> bool:
     """Whether the tensors of the fullest stage fit in 0.92 of device memory.
 
     The rest is left to what a process needs beside its tensors.
+
+    Parameters
+    ----------
+    scenario : Scenario
+    predictor : Predictor
     """
     needed = memory.allocated_bytes(predictor.memory_bytes(scenario))
     return needed <= FITS_FRACTION * scenario.cluster.node.device.memory
@@ -284,7 +378,20 @@ def _done(entry: Entry, predicted: float, measured: float) -> Entry:
 
 
 def series_of(case: Case, scenario: Scenario) -> str:
-    """Name of the series of runs that differ from this one only in data parallelism."""
+    """Name of the series of runs that differ from this one only in data parallelism.
+
+    Parameters
+    ----------
+    case : Case
+        Gives the software.
+    scenario : Scenario
+        What it was converted to.
+
+    Returns
+    -------
+    str
+        Runs of other global batches are other series.
+    """
     p, t, model = scenario.parallelism, scenario.training, scenario.model
     return (
         f"{case.stack or 'unnamed'}, {model.layers}x{model.hidden}, {model.attention_heads} heads, "

@@ -27,7 +27,20 @@ class Line:
 
 
 def fit_line(micro_batches: Sequence[float], step_s: Sequence[float]) -> Line:
-    """Least-squares line through at least two different abscissae."""
+    """Least-squares line through at least two different abscissae.
+
+    Parameters
+    ----------
+    micro_batches : sequence of float
+        Not all equal.
+    step_s : sequence of float
+        As many. [s]
+
+    Returns
+    -------
+    Line
+        Through the mean of both; the intercept may be negative.
+    """
     count = len(micro_batches)
     mean_x, mean_y = math.fsum(micro_batches) / count, math.fsum(step_s) / count
     spread = math.fsum((x - mean_x) ** 2 for x in micro_batches)
@@ -39,7 +52,20 @@ def fit_line(micro_batches: Sequence[float], step_s: Sequence[float]) -> Line:
 
 
 def series_report(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Slope and intercept, measured and predicted, of every series among the entries."""
+    """Slope and intercept, measured and predicted, of every series among the entries.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Skipped ones, and times that were converted from another figure, are left out.
+
+    Returns
+    -------
+    list of dict
+        One a series with at least `LEAST_POINTS` different numbers of micro-batches. `slope_error`
+        is a fraction, None where the measured slope is 0; the intercepts differ by
+        `intercept_difference_s`, predicted less measured. [s]
+    """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.series and entry.status == "ok" and entry.derived_from is None:

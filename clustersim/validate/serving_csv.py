@@ -86,5 +86,16 @@ def _shapes(path: Path) -> Mapping[str, Any]:
 
 
 def series_of_point(data: Mapping[str, Any]) -> str:
-    """Every column that makes a configuration, in one word: runs differ by concurrency alone."""
+    """Every column that makes a configuration, in one word: runs differ by concurrency alone.
+
+    Parameters
+    ----------
+    data : mapping
+        Cells of a line by column; an empty one counts as such.
+
+    Returns
+    -------
+    str
+        Without the columns `OUTSIDE_SERIES`; cells in the order of the file, with commas between.
+    """
     return ",".join(str(data[key] or "") for key in data if key and key not in OUTSIDE_SERIES)

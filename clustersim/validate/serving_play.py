@@ -180,6 +180,26 @@ def decode_step(scenario: ServingScenario, step: StepBatch, book: PriceBook) -> 
     """One step in which every sequence gets its next tokens, by the price tables (rule 7).
 
     All attention ranks have equal shares of the sequences, and all sequences one context.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+    step : StepBatch
+        Its sequences are those of all replicas and attention ranks.
+    book : PriceBook
+        Prices shared with other runs.
+
+    Returns
+    -------
+    dict
+        `step_time_s` and `tpot_s_mean` [s], the latter over the tokens that a step is expected to
+        give a sequence; `output_tokens_per_s` and `decode_tokens_per_s`, which are the same.
+        [tokens/s]
+
+    Raises
+    ------
+    CapacityError
+        If the model does not fit.
     """
     p = scenario.parallelism
     share = math.ceil(step.sequences / (p.attention_data_parallel * p.replicas))

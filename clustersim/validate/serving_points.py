@@ -30,6 +30,18 @@ from clustersim.validate.serving_stack import (
 def convert_point(row: ServingRow, stock: Stock) -> ServingRun:
     """Turn a line of the CSV into something to run.
 
+    Parameters
+    ----------
+    row : ServingRow
+        Its `is_point` is true.
+    stock : Stock
+        Devices and engines.
+
+    Returns
+    -------
+    ServingRun
+        Not played yet; `assumed` tells what the line left open.
+
     Raises
     ------
     NotComparableError

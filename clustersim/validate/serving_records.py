@@ -262,7 +262,18 @@ class Point(Row):
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first problem of a row that cannot be read, in a few words."""
+    """The first problem of a row that cannot be read, in a few words.
+
+    Parameters
+    ----------
+    error : ValidationError
+        With at least one error.
+
+    Returns
+    -------
+    str
+        Field, pydantic's message and the value found, cut at 40 characters.
+    """
     details = error.errors()[0]
     field = ".".join(map(str, details["loc"]))
     value = "" if details["type"] == "missing" else f" (found {str(details['input'])[:40]!r})"

@@ -57,7 +57,21 @@ HANDLED_ELSEWHERE = frozenset(
 
 
 def build_software(case: Case, device: Device, notes: list[str]) -> Software:
-    """Features of the row's software; what is not a token of the row goes to `notes`."""
+    """Features of the row's software; what is not a token of the row goes to `notes`.
+
+    Parameters
+    ----------
+    case : Case
+    device : Device
+        Its architecture decides where the row leaves attention or the year open.
+    notes : list of str
+        Features that follow from software and year, and tokens without effect, are added.
+
+    Returns
+    -------
+    Software
+        Named by stack and year.
+    """
     tokens = case.tokens
     features: dict[str, object] = dict.fromkeys(FEATURE_TOKENS.values(), False)
     features.update({FEATURE_TOKENS[token]: True for token in tokens & FEATURE_TOKENS.keys()})
@@ -94,7 +108,23 @@ def build_software(case: Case, device: Device, notes: list[str]) -> Software:
 
 
 def attention_kind(case: Case, device: Device, notes: list[str]) -> Attention:
-    """How the attention core runs: by token, else by rule 10."""
+    """How the attention core runs: by token, else by rule 10.
+
+    Parameters
+    ----------
+    case : Case
+        The newest generation among its tokens counts.
+    device : Device
+        Its architecture decides between `flash_2` and `flash_3`.
+    notes : list of str
+        A kind that follows from rule 10 is added.
+
+    Returns
+    -------
+    Attention
+        By rule 10, fused attention on Blackwell, for `FUSED_STACKS`, and where no stack is named;
+        else `fused_softmax`.
+    """
     tokens = case.tokens
     for generation in ("3", "2", "1"):
         if f"flash_attention_{generation}" in tokens:
@@ -118,6 +148,19 @@ def wgrad_overlap(case: Case, device: Device, notes: list[str]) -> bool:
     stacks built on it later; a source without a year counts as such on Hopper and later devices.
     Off for older Megatron-LM, DeepSpeed and all others, and where the row says that nothing
     overlaps.
+
+    Parameters
+    ----------
+    case : Case
+    device : Device
+        Its architecture decides where the source has no year.
+    notes : list of str
+        The answer and its basis are added where there is tensor parallelism.
+
+    Returns
+    -------
+    bool
+        False without tensor parallelism.
     """
     if (case.parallel.tp or 1) == 1:
         return False
@@ -128,7 +171,14 @@ def wgrad_overlap(case: Case, device: Device, notes: list[str]) -> bool:
 
 
 def recent_megatron(case: Case, device: Device) -> bool:
-    """Megatron-LM from 2022, or a stack built on it later; no year counts as recent on Hopper."""
+    """Whether the software is Megatron-LM from 2022, or a stack built on it later.
+
+    Parameters
+    ----------
+    case : Case
+    device : Device
+        Its architecture decides where Megatron-LM has no year: Hopper and later count as recent.
+    """
     if case.stack != "megatron_lm":
         return case.stack in WGRAD_STACKS
     year = source_year(case)
@@ -140,7 +190,18 @@ def _on(value: object) -> str:
 
 
 def source_year(case: Case) -> int | None:
-    """Year of the software: from its version, else of the source's title or arXiv number."""
+    """Year of the software.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    int or None
+        From 2010 to 2029, out of its version, else of the source's title or table; else of an arXiv
+        number in its address. None where nothing tells.
+    """
     for text in (case.software.version or "", case.source.title, case.source.table or ""):
         if found := re.search(r"\b(20[12]\d)\b", text):
             return int(found[1])
@@ -150,7 +211,20 @@ def source_year(case: Case) -> int | None:
 
 
 def gradient_dtypes(case: Case, notes: list[str]) -> tuple[WireDtype, WireDtype]:
-    """Datatypes of the accumulated gradient and of the gradient on the wire (rule 14)."""
+    """Datatypes of the accumulated gradient and of the gradient on the wire (rule 14).
+
+    Parameters
+    ----------
+    case : Case
+    notes : list of str
+        What follows from rule 14 is added.
+
+    Returns
+    -------
+    tuple of str
+        Accumulated, and on the wire. Compressed communication is in the datatype of the arithmetic,
+        unless the row states another.
+    """
     compute = case.precision or "bf16"
     grad, wire = case.grad_dtype, case.comm_dtype
     if grad is None:
@@ -174,5 +248,11 @@ def _rule_14(stack: str | None, compute: str) -> tuple[str, str]:
 
 
 def dropout(case: Case) -> bool:
-    """Whether dropout masks are stored (rule 15)."""
+    """Whether dropout masks are stored (rule 15).
+
+    Parameters
+    ----------
+    case : Case
+        It stores them where it runs in fp16 on one of the `DROPOUT_STACKS`.
+    """
     return case.precision == "fp16" and case.stack in DROPOUT_STACKS

@@ -36,7 +36,19 @@ def nearest_rank(values: Sequence[float], share: float) -> float:
 
 
 def summarise(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Summary rows: all, rows with nothing inferred, by evidence, metric, source and device."""
+    """Summary rows: all, rows with nothing inferred, by evidence, metric, source and device.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Of training and serving alike.
+
+    Returns
+    -------
+    list of dict
+        Rows of `summary_row`, then those of `serving_summary`. Names within a group are in the
+        order in which they first appear; entries without one are in no such row.
+    """
     groups: list[tuple[str, Callable[[Entry], bool]]] = [
         ("all", lambda entry: True),
         ("nothing inferred", lambda entry: not entry.inferred),
@@ -65,6 +77,17 @@ def serving_summary(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
     One has each row once in every family of metrics; one has the rank correlation of TTFT over
     concurrency, the mean and the median over series, beside the errors of their entries.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Those of training are passed over.
+
+    Returns
+    -------
+    list of dict
+        None, one or two rows. `bias` of the first is None: its errors are absolute. The second has
+        `spearman` and `spearman_median` besides, from -1 to 1.
     """
     rows = []
     if once := once_each(entries):
@@ -89,7 +112,18 @@ def serving_summary(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def once_each(entries: Sequence[Entry]) -> list[float]:
-    """Mean absolute error of each row and family of serving metrics."""
+    """Mean absolute error of each row and family of serving metrics.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Metrics of no family, and entries without an error, are left out.
+
+    Returns
+    -------
+    list of float
+        At least 0, in the order in which row and family first appear. [fraction]
+    """
     sizes: dict[tuple[str, str], list[float]] = {}
     for entry in entries:
         family = metric_family(entry.metric)
@@ -99,7 +133,18 @@ def once_each(entries: Sequence[Entry]) -> list[float]:
 
 
 def metric_family(metric: str | None) -> str | None:
-    """Family of a serving metric: times without their statistic, or throughput; else None."""
+    """Family of a serving metric: times without their statistic, or throughput.
+
+    Parameters
+    ----------
+    metric : str or None
+        Such as `ttft_s_p90`.
+
+    Returns
+    -------
+    str or None
+        One of `FAMILIES`; `throughput` for all rates; None for metrics of training.
+    """
     if metric is None:
         return None
     if metric.endswith("_per_s"):
@@ -121,6 +166,16 @@ def series_of(entries: Sequence[Entry]) -> list[Series]:
 
     Replicates count by their median. Predictions that do not change over concurrency rank nothing:
     their correlation is 0.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Those of other metrics, without a series or skipped are left out.
+
+    Returns
+    -------
+    list of Series
+        One a source and configuration; `spearman` is None where it is not judged.
     """
     groups: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -148,7 +203,19 @@ def _medians(entries: Sequence[Entry], value: Callable[[Entry], float | None]) -
 
 
 def summary_row(group: str, entries: Iterable[Entry]) -> dict[str, Any]:
-    """One row: how many were compared, how many skipped, and the errors of the compared."""
+    """One row: how many were compared, how many skipped, and the errors of the compared.
+
+    Parameters
+    ----------
+    group : str
+        Title of the row.
+    entries : iterable of Entry
+
+    Returns
+    -------
+    dict
+        `group`, the counts `cases` and `skipped`, and the keys of `error_statistics`.
+    """
     entries = list(entries)
     errors = [entry.error for entry in entries if entry.error is not None]
     return {
@@ -160,7 +227,18 @@ def summary_row(group: str, entries: Iterable[Entry]) -> dict[str, Any]:
 
 
 def error_statistics(errors: Sequence[float]) -> dict[str, float | None]:
-    """Median, mean and 90th percentile of absolute errors, and the mean error; None of none."""
+    """Median, mean and 90th percentile of absolute errors, and the mean error.
+
+    Parameters
+    ----------
+    errors : sequence of float
+        Signed. [fraction]
+
+    Returns
+    -------
+    dict
+        `median_ape`, `mape`, `p90_ape` and `bias`, all None where there are no errors. [fraction]
+    """
     if not errors:
         return {"median_ape": None, "mape": None, "p90_ape": None, "bias": None}
     sizes = [abs(error) for error in errors]
@@ -173,7 +251,19 @@ def error_statistics(errors: Sequence[float]) -> dict[str, float | None]:
 
 
 def rank_correlations(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Spearman's rank correlation of predicted and measured step times, by source."""
+    """Spearman's rank correlation of predicted and measured step times, by source.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Compared step times count.
+
+    Returns
+    -------
+    list of dict
+        One a source with at least `LEAST_FOR_RANKS` cases; `spearman` is None where all its
+        predicted or all its measured times are equal.
+    """
     rows = []
     steps = [entry for entry in entries if entry.metric == "step_time_s" and entry.status == "ok"]
     for source in dict.fromkeys(entry.source for entry in steps):
@@ -189,7 +279,18 @@ def rank_correlations(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Rank correlation, ties given their mean rank; None where one side is constant."""
+    """Rank correlation, ties given their mean rank.
+
+    Parameters
+    ----------
+    x, y : sequence of float
+        As many of one as of the other.
+
+    Returns
+    -------
+    float or None
+        From -1 to 1; None where one side is constant, as it is with fewer than two values.
+    """
     rank_x, rank_y = _ranks(x), _ranks(y)
     mean = (len(x) + 1) / 2
     covariance = math.fsum((a - mean) * (b - mean) for a, b in zip(rank_x, rank_y, strict=True))

@@ -14,19 +14,43 @@ SUMMARY_COLUMNS = ("group", "cases", "skipped", "median", "mean", "p90", "bias")
 
 
 def exit_code(report: Report) -> int:
-    """0; 1 where a case is newly outside its tolerance or fits in memory when it should not."""
+    """0; 1 where a case is newly outside its tolerance or fits in memory when it should not.
+
+    Parameters
+    ----------
+    report : Report
+        A known miss does not count; a case that does not fit when it should does.
+    """
     return 0 if report.passed else 1
 
 
 def percent(value: float | None, sign: bool = False) -> str:
-    """A fraction as per cent with one decimal, for people."""
+    """A fraction as per cent with one decimal, for people.
+
+    Parameters
+    ----------
+    value : float or None
+        A fraction; None is written "-".
+    sign : bool
+        Write a plus too.
+    """
     if value is None:
         return "-"
     return f"{100 * value:+.1f}%" if sign else f"{100 * value:.1f}%"
 
 
 def summary_cells(report: Report) -> list[tuple[str, ...]]:
-    """Rows of the summary as text, in the order of `SUMMARY_COLUMNS`."""
+    """Rows of the summary as text, in the order of `SUMMARY_COLUMNS`.
+
+    Parameters
+    ----------
+    report : Report
+
+    Returns
+    -------
+    list of tuple of str
+        Further statistics, such as rank correlations, have no column.
+    """
     return [
         (
             row["group"],
@@ -42,13 +66,35 @@ def summary_cells(report: Report) -> list[tuple[str, ...]]:
 
 
 def worst_entries(report: Report, count: int = 10) -> list[Entry]:
-    """The entries of largest absolute error."""
+    """The entries of largest absolute error.
+
+    Parameters
+    ----------
+    report : Report
+    count : int
+        How many at most.
+
+    Returns
+    -------
+    list of Entry
+        Largest first, equal ones by id; skipped entries have no error.
+    """
     compared = [entry for entry in report.entries if entry.error is not None]
     return sorted(compared, key=lambda entry: (-abs(entry.error or 0.0), entry.id))[:count]
 
 
 def skip_reasons(report: Report) -> list[tuple[str, int]]:
-    """Reasons for skipping and how many entries each takes, most frequent first."""
+    """Reasons for skipping and how many entries each takes, most frequent first.
+
+    Parameters
+    ----------
+    report : Report
+
+    Returns
+    -------
+    list of (str, int)
+        Equally frequent ones by their words.
+    """
     counts: dict[str, int] = {}
     for entry in report.entries:
         if entry.status == "skipped":
@@ -58,7 +104,19 @@ def skip_reasons(report: Report) -> list[tuple[str, int]]:
 
 
 def render(report: Report, *, worst: int = 10) -> str:
-    """The report as plain text: summary, worst cases, missed tolerances, reasons."""
+    """The report as plain text: summary, worst cases, missed tolerances, reasons.
+
+    Parameters
+    ----------
+    report : Report
+    worst : int
+        How many of the worst cases are listed.
+
+    Returns
+    -------
+    str
+        Parts that would be empty are left out, the summary aside.
+    """
     parts = [
         plain_table(SUMMARY_COLUMNS, summary_cells(report)),
         _ranks_part(report),
@@ -117,7 +175,18 @@ ENTRY_COLUMNS = ("case", "metric", "predicted", "measured", "error")
 
 
 def entry_cells(entry: Entry) -> tuple[str, ...]:
-    """An entry as text, in the order of `ENTRY_COLUMNS`."""
+    """An entry as text, in the order of `ENTRY_COLUMNS`.
+
+    Parameters
+    ----------
+    entry : Entry
+        What it lacks, as a skipped one lacks its error, is written "-".
+
+    Returns
+    -------
+    tuple of str
+        Memory in GiB, times in seconds, the error as per cent with its sign.
+    """
     return (
         entry.id,
         entry.metric or "-",
@@ -136,14 +205,39 @@ def _number(value: float | None, metric: str | None) -> str:
 
 
 def unit_of(metric: str | None) -> str:
-    """Unit of a metric by its name."""
+    """Unit of a metric by its name.
+
+    Parameters
+    ----------
+    metric : str or None
+        Not `memory_bytes`, which is written in GiB.
+
+    Returns
+    -------
+    str
+        "1/s" for requests, "tokens/s" for other rates, "W" for power, else "s".
+    """
     if metric is not None and metric.endswith("_per_s"):
         return "1/s" if metric.startswith("requests") else "tokens/s"
     return "W" if metric == "power_w" else "s"
 
 
 def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns padded with blanks; the first is aligned left, numbers right."""
+    """Columns padded with blanks: words to the left, numbers to the right.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Titles of the columns.
+    rows : iterable of sequence of str
+        Each as long as the header. A column holds numbers where every cell starts with a digit or a
+        sign.
+
+    Returns
+    -------
+    str
+        Lines without blanks at their ends, nor a newline at the last.
+    """
     table = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     return "\n".join(
@@ -161,7 +255,17 @@ def _is_word(table: Sequence[Sequence[str]], column: int) -> bool:
 
 
 def markdown(report: Report) -> str:
-    """The summary and the cases with a tolerance, as Markdown tables."""
+    """The summary and the cases with a tolerance, as Markdown tables.
+
+    Parameters
+    ----------
+    report : Report
+
+    Returns
+    -------
+    str
+        Where cases say whether they should fit in memory, a table of those too.
+    """
     lines = _markdown_table(SUMMARY_COLUMNS, summary_cells(report))
     claimed = [entry for entry in report.entries if entry.tolerance is not None]
     if claimed:
@@ -202,7 +306,20 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
 
 
 def write_table(report: Report, path: str | Path) -> None:
-    """Replace the generated part of a Markdown file, between its two marks."""
+    """Replace the generated part of a Markdown file, between its two marks.
+
+    Parameters
+    ----------
+    report : Report
+    path : str or Path
+        An existing file; what stands outside the marks `BEGIN` and `END` stays.
+
+    Raises
+    ------
+    ValueError
+        If the file lacks one of the marks, or has them the wrong way round; it is then left as it
+        was.
+    """
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     head, mark, rest = text.partition(BEGIN)

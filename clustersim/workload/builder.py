@@ -39,7 +39,26 @@ class ProgramBuilder:
         chunk: int = -1,
         overlapped: bool = False,
     ) -> int:
-        """Add a template; returns its number."""
+        """Add a template.
+
+        Parameters
+        ----------
+        name : str
+            Of the op, such as "forward".
+        stage : int
+        segments : iterable of Segment
+            What it executes; empty for ops of the host alone.
+        category : Category
+        chunk : int
+            -1 where there is none.
+        overlapped : bool
+            Whether it runs on a communication stream beside compute.
+
+        Returns
+        -------
+        int
+            Its number, from 0.
+        """
         self.templates.append(OpTemplate(name, stage, chunk, tuple(segments), category, overlapped))
         return len(self.templates) - 1
 
@@ -51,7 +70,26 @@ class ProgramBuilder:
         micro_batch: int = -1,
         rendezvous: bool = False,
     ) -> int:
-        """Add one op at the end of its stage's stream of that kind; returns its row."""
+        """Add one op at the end of its stage's stream of that kind.
+
+        Parameters
+        ----------
+        template : int
+            Sets the stage and the chunk.
+        kind : int
+            COMPUTE, PIPE or DATA.
+        after : tuple of int
+            Rows it waits for besides its stream.
+        micro_batch : int
+            -1 where there is none.
+        rendezvous : bool
+            Whether all replicas meet for it.
+
+        Returns
+        -------
+        int
+            Its row, from 0.
+        """
         row = self.ops
         self._template.append(template)
         self._kind.append(kind)
@@ -62,23 +100,54 @@ class ProgramBuilder:
         return row
 
     def rows(self, template: Ints, kind: Ints, micro_batch: Ints) -> None:
-        """Add many ops that wait for nothing but their streams, so far, all of shape (rows,)."""
+        """Add many ops that wait for nothing but their streams, so far.
+
+        Parameters
+        ----------
+        template, kind, micro_batch : ndarray of int64 (rows,)
+            As for `row`; the first one gets row `ops`.
+        """
         self._template += template.tolist()
         self._kind += kind.tolist()
         self._micro_batch += micro_batch.tolist()
 
     def wait(self, row: int, after: tuple[int, ...]) -> None:
-        """Let a row wait for others; they may be added later."""
+        """Let a row wait for others; they may be added later.
+
+        Parameters
+        ----------
+        row : int
+        after : tuple of int
+            Rows it waits for besides its stream.
+        """
         self._waiter += (row,) * len(after)
         self._waited += after
 
     def wait_each(self, rows: Ints, others: Ints) -> None:
-        """Let each row wait for the one at its place in `others`, both of shape (rows,)."""
+        """Let each row wait for one other row.
+
+        Parameters
+        ----------
+        rows, others : ndarray of int64 (rows,)
+            Each row waits for the one at its place in `others`.
+        """
         self._waiter += rows.tolist()
         self._waited += others.tolist()
 
     def build(self, replicas: int, stages: int, chunks: int, micro_batches: int) -> Program:
-        """Turn the rows into columns."""
+        """Turn the rows into columns.
+
+        Parameters
+        ----------
+        replicas, stages, chunks, micro_batches : int
+            Written into the program as they are.
+
+        Returns
+        -------
+        Program
+            Dependencies of a row are in the order in which they were told; their rows are not
+            checked here.
+        """
         template = np.array(self._template, dtype=np.int32)
         stage = np.array([item.stage for item in self.templates], dtype=np.int32)[template]
         chunk = np.array([item.chunk for item in self.templates], dtype=np.int32)[template]

@@ -22,7 +22,21 @@ LOSS_BACKWARD_BYTES = {False: 14.0, True: 4.0}
 
 
 def embedding_forward(shape: RankShape) -> Segments:
-    """Look up tokens, add positions, reduce over the vocabulary shards, drop out."""
+    """Look up tokens, add positions, reduce over the vocabulary shards, drop out.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Segment
+        With more than one tensor-parallel rank, what follows the reduction is a segment of its own.
+
+    Notes
+    -----
+    Bytes are those of the rows: look-up 2 streams, learned positions 3 more.
+    """
     stream = shape.hidden_bytes
     positions = 3 * stream if shape.model.position == "learned" else 0.0
     kernels = (elementwise(shape, "embedding", 2 * stream + positions, 1 + (positions > 0)),)
@@ -35,7 +49,22 @@ def embedding_forward(shape: RankShape) -> Segments:
 
 
 def embedding_backward(shape: RankShape) -> Segments:
-    """Mask the gradient, scatter it into a dense table and add that to the accumulated one."""
+    """Mask the gradient, scatter it into a dense table and add that to the accumulated one.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Segment
+        Two under sequence parallelism: the gradient is gathered first.
+
+    Notes
+    -----
+    Bytes: 3 streams, and for each entry of this rank's table two passes in the datatype of the
+    activations and two in that of the gradients.
+    """
     table = float(shape.vocab) * shape.model.hidden
     moved = 3 * shape.hidden_bytes + table * (2 * shape.element_bytes + 2 * shape.grad_bytes)
     masked = _dropout(shape, "embedding_dropout_backward")
@@ -54,7 +83,22 @@ def _dropout(shape: RankShape, name: str) -> tuple[Kernel, ...]:
 
 
 def head_forward(shape: RankShape) -> Segments:
-    """Final norm, logits over this rank's vocabulary, loss with its three small reductions."""
+    """Final norm, logits over this rank's vocabulary, loss with its three small reductions.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Segment
+        Under sequence parallelism the input of the product is gathered; one tensor-parallel rank
+        has no collectives.
+
+    Notes
+    -----
+    The loss moves `LOSS_BYTES` a logit of this rank.
+    """
     logits = float(shape.tokens) * shape.vocab
     product = gemm(shape, "logits", shape.tokens, shape.vocab, shape.model.hidden)
     fused = shape.features.fused_cross_entropy
@@ -69,7 +113,22 @@ def head_forward(shape: RankShape) -> Segments:
 
 
 def head_backward(shape: RankShape) -> Segments:
-    """Gradient of the loss, of the logits product and of the final norm."""
+    """Gradient of the loss, of the logits product and of the final norm.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Segment
+        The reduction of the input gradient lies beside the weight gradient where the software
+        overlaps the two.
+
+    Notes
+    -----
+    The loss moves `LOSS_BACKWARD_BYTES` a logit of this rank.
+    """
     logits = float(shape.tokens) * shape.vocab
     fused = shape.features.fused_cross_entropy
     loss = elementwise(shape, "loss_backward", logits * LOSS_BACKWARD_BYTES[fused], 2)

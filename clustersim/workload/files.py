@@ -82,7 +82,18 @@ def _near(places: Sequence[Path]) -> str:
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """A text, or its beginning where it is long."""
+    """A text, or its beginning where it is long.
+
+    Parameters
+    ----------
+    text : str
+    most : int
+        Characters of the result, at least 3; a cut is shown by three dots within them.
+
+    Returns
+    -------
+    str
+    """
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -96,7 +107,21 @@ class BadLines:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, line: int, name: str, seen: str, expected: str) -> None:
-        """Note one line: what was seen and what was expected."""
+        """Note one line: what was seen and what was expected.
+
+        Parameters
+        ----------
+        line : int
+            Its number in the file, from 1.
+        name : str
+            The column, "" for the whole line.
+        seen, expected : str
+            What stands there, shortened for the message, and what should.
+
+        Notes
+        -----
+        Every line counts; only the first `SHOWN` are kept in words.
+        """
         self.count += 1
         if len(self.problems) < SHOWN:
             message = f"saw {shortened(seen, 60)}, expected {expected}"
@@ -150,14 +175,42 @@ class Lines:
         return ""
 
     def block(self, most: int = BLOCK_LINES) -> list[str]:
-        """Up to so many next lines; empty at the end of the file."""
+        """Up to so many next lines; empty at the end of the file.
+
+        Parameters
+        ----------
+        most : int
+            Lines, at least 1.
+
+        Returns
+        -------
+        list of str
+            With their line ends.
+
+        Raises
+        ------
+        SpecError
+            The file cannot be read on.
+        """
         lines = list(islice(self._stream, most))
         self.line += len(lines)
         return lines
 
 
 def cells_of(line: str) -> list[str]:
-    """Cells of one line of a CSV file, without blanks around them."""
+    """Cells of one line of a CSV file.
+
+    Parameters
+    ----------
+    line : str
+        With or without its end.
+
+    Returns
+    -------
+    list of str
+        Blanks around a cell stay, but those before one in a line with a quote. One cell where the
+        CSV reader gives up.
+    """
     text = line.strip("\r\n")
     if '"' not in text:
         return text.split(",")
@@ -168,7 +221,17 @@ def cells_of(line: str) -> list[str]:
 
 
 def read_numbers(cells: Sequence[str]) -> Floats:
-    """Cells as numbers; NaN where a cell is none."""
+    """Cells as numbers; NaN where a cell is none.
+
+    Parameters
+    ----------
+    cells : sequence of str
+        Blanks around a number do not matter.
+
+    Returns
+    -------
+    ndarray of float64 (cells,)
+    """
     try:
         return np.array(list(map(float, cells)), dtype=np.float64)
     except ValueError:
@@ -213,7 +276,17 @@ class Column:
     most: float = LARGEST
 
     def wrong(self, values: Floats) -> Flags:
-        """Which values are bad."""
+        """Which values are bad.
+
+        Parameters
+        ----------
+        values : ndarray of float64 (n,)
+            As `read` gives them; NaN and infinity are bad.
+
+        Returns
+        -------
+        ndarray of bool (n,)
+        """
         good = np.isfinite(values) & (values >= self.least) & (values <= self.most)
         if self.whole:
             good &= np.floor(values) == values
@@ -221,7 +294,21 @@ class Column:
 
 
 def tokens(name: str, index: int, least: int = 1) -> Column:
-    """A column of token counts."""
+    """A column of token counts.
+
+    Parameters
+    ----------
+    name : str
+        As the header writes it.
+    index : int
+        Its place in the header.
+    least : int
+        Smaller counts are bad, and so are counts above `MOST_TOKENS`.
+
+    Returns
+    -------
+    Column
+    """
     expected = f"a whole number of tokens, at least {least}"
     return Column(name, index, least, True, expected, most=MOST_TOKENS)
 
@@ -345,6 +432,18 @@ def _split_each(
 
 
 def find_column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """Place of the first of some names in a header, however it is written; None without one."""
+    """Place of the first of some names in a header, however it is written; None without one.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Cells in any case, words joined in any way.
+    names : sequence of str
+        In lower case, words joined by ``_``; earlier ones are preferred.
+
+    Returns
+    -------
+    int or None
+    """
     known = [normalise(cell) for cell in header]
     return next((known.index(name) for name in names if name in known), None)

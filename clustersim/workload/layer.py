@@ -51,6 +51,20 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
 
     An RMS norm that nothing fuses runs as the operations it is written with, in fp32: cast, mean
     of squares, scale, cast back, gain.
+
+    Parameters
+    ----------
+    shape : RankShape
+    backward : bool
+
+    Returns
+    -------
+    Kernel
+
+    Notes
+    -----
+    2 passes over the rows that this rank normalises, 3 in the backward pass; unfused RMS norms take
+    `RMS_NORM_PASSES`.
     """
     stream = shape.norm_bytes
     name = "norm_backward" if backward else "norm"
@@ -61,7 +75,25 @@ def norm(shape: RankShape, backward: bool = False) -> Kernel:
 
 
 def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
-    """Bias, dropout and add after a row-parallel product: one pass if fused, else one each."""
+    """Bias, dropout and add after a row-parallel product: one pass if fused, else one each.
+
+    Parameters
+    ----------
+    shape : RankShape
+    backward : bool
+
+    Returns
+    -------
+    Kernel
+        Fused, the forward pass is one launch; else, and backward, bias, dropout and add are one
+        each.
+
+    Notes
+    -----
+    Passes over the rows that this rank normalises: the add 3, an unfused bias 2, an unfused dropout
+    2; the mask of a dropout is a byte an element. Backward: the two paths of the residual 3,
+    dropout 2 and the mask, the bias 1.
+    """
     stream = shape.norm_bytes
     mask = stream / shape.element_bytes if shape.dropout else 0.0
     bias, dropout = shape.model.bias, shape.dropout
@@ -79,7 +111,23 @@ def residual_add(shape: RankShape, backward: bool = False) -> Kernel:
 
 
 def activation(shape: RankShape, backward: bool = False) -> Kernel:
-    """MLP activation with its bias; a gated MLP reads two branches and writes one."""
+    """MLP activation with its bias; a gated MLP reads two branches and writes one.
+
+    Parameters
+    ----------
+    shape : RankShape
+    backward : bool
+
+    Returns
+    -------
+    Kernel
+
+    Notes
+    -----
+    Over branches of (tokens, ffn) of this rank: each branch read and one written, unfused a bias 2
+    more a branch and a gated product 2 more. Backward: each branch read and written and one read,
+    with a bias one more a branch, and an unfused gated product 2 more.
+    """
     branch = float(shape.tokens) * shape.ffn * shape.element_bytes
     branches = 2 if shape.model.gated_mlp else 1
     fused = shape.features.fused_kernels
@@ -98,7 +146,21 @@ def activation(shape: RankShape, backward: bool = False) -> Kernel:
 
 
 def rotary(shape: RankShape) -> Kernels:
-    """Rotation of queries and keys; unfused it also writes the two halves apart."""
+    """Rotation of queries and keys; unfused it also writes the two halves apart.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Kernel
+        Empty where positions are not rotary.
+
+    Notes
+    -----
+    Queries and keys of this rank are moved 2 times in one launch, unfused 6 times in 4.
+    """
     if shape.model.position != "rotary":
         return ()
     width = (shape.heads + shape.kv_heads) * shape.model.head_dim
@@ -112,7 +174,19 @@ def rotary(shape: RankShape) -> Kernels:
 
 
 def attention_core(shape: RankShape) -> Kernels:
-    """Scores, softmax, dropout and the product with the values."""
+    """Scores, softmax, dropout and the product with the values.
+
+    Parameters
+    ----------
+    shape : RankShape
+        `flash` says whether all is one kernel.
+
+    Returns
+    -------
+    tuple of Kernel
+        Booked as attention. Unfused products compute the whole score matrix, without credit for the
+        causal mask.
+    """
     if shape.flash:
         return (flash_attention(shape, backward=False),)
     s, d = shape.sequence_length, shape.model.head_dim
@@ -129,7 +203,18 @@ def attention_core(shape: RankShape) -> Kernels:
 
 
 def attention_core_backward(shape: RankShape) -> Kernels:
-    """Gradients of the attention core."""
+    """Gradients of the attention core.
+
+    Parameters
+    ----------
+    shape : RankShape
+        `flash` says whether all is one kernel.
+
+    Returns
+    -------
+    tuple of Kernel
+        Booked as attention; what selective recomputation repeats is not among them.
+    """
     if shape.flash:
         return (flash_attention(shape, backward=True),)
     s, d = shape.sequence_length, shape.model.head_dim
@@ -178,14 +263,34 @@ def _core(kernel: Kernel) -> Kernel:
 
 
 def widths(shape: RankShape) -> tuple[int, int, int]:
-    """Output widths on this rank of the qkv product, and of the first and second MLP product."""
+    """Output widths of the qkv and first MLP products on this rank, and input width of the second.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    qkv, up, down : int
+        With a gate `up` is twice `down`.
+    """
     d = shape.model.head_dim
     qkv = (shape.heads + 2 * shape.kv_heads) * d
     return qkv, shape.ffn * (2 if shape.model.gated_mlp else 1), shape.ffn
 
 
 def layer_forward(shape: RankShape) -> Segments:
-    """Segments of one layer's forward pass."""
+    """Segments of one layer's forward pass.
+
+    Parameters
+    ----------
+    shape : RankShape
+
+    Returns
+    -------
+    tuple of Segment
+        A segment ends wherever the tensor-parallel group synchronises.
+    """
     t, h = shape.tokens, shape.model.hidden
     qkv, up, down = widths(shape)
     qkv_gemm = gemm(shape, "qkv", t, qkv, h)
@@ -213,9 +318,14 @@ def layer_backward(shape: RankShape, recompute: str) -> Segments:
 
     Parameters
     ----------
+    shape : RankShape
     recompute : str
         "none", "selective" (the attention core) or "full" (the layer). Flash attention keeps no
         scores, so "selective" adds nothing to it.
+
+    Returns
+    -------
+    tuple of Segment
     """
     t, h = shape.tokens, shape.model.hidden
     qkv, up, down = widths(shape)
@@ -253,7 +363,17 @@ def layer_backward(shape: RankShape, recompute: str) -> Segments:
 
 
 def recomputed_segments(segments: Segments) -> Segments:
-    """A forward pass done again: its kernels are booked as recomputation."""
+    """A forward pass done again: its kernels are booked as recomputation.
+
+    Parameters
+    ----------
+    segments : tuple of Segment
+
+    Returns
+    -------
+    tuple of Segment
+        Collectives keep their category.
+    """
     return tuple(replace(s, kernels=as_recomputed(s.kernels)) for s in segments)
 
 
@@ -261,7 +381,21 @@ def recomputed_segments(segments: Segments) -> Segments:
 
 
 def enter_parallel(shape: RankShape, before: Kernels, products: Kernels) -> Segments:
-    """Into the column-parallel products; under sequence parallelism the input is gathered."""
+    """Into the column-parallel products; under sequence parallelism the input is gathered.
+
+    Parameters
+    ----------
+    shape : RankShape
+    before : tuple of Kernel
+        Run on the rank's own rows, ahead of the gather.
+    products : tuple of Kernel
+        Column-parallel; they read the whole input.
+
+    Returns
+    -------
+    tuple of Segment
+        Two under sequence parallelism, else one without a collective.
+    """
     if not shape.sequence_parallel:
         return (Segment(kernels=(*before, *products)),)
     gather = tensor_collective(shape, "gather_input", "all_gather")
@@ -269,7 +403,22 @@ def enter_parallel(shape: RankShape, before: Kernels, products: Kernels) -> Segm
 
 
 def leave_parallel(shape: RankShape, products: Kernels, after: Kernels) -> Segments:
-    """Out of the row-parallel products: partial sums are reduced."""
+    """Out of the row-parallel products: partial sums are reduced.
+
+    Parameters
+    ----------
+    shape : RankShape
+    products : tuple of Kernel
+        Row-parallel; each rank has a partial sum.
+    after : tuple of Kernel
+        Run on the reduced rows.
+
+    Returns
+    -------
+    tuple of Segment
+        One where there is no tensor parallelism. Else two, with an all-reduce, or under sequence
+        parallelism a reduce-scatter.
+    """
     if shape.tensor_parallel == 1:
         return (Segment(kernels=(*products, *after)),)
     kind = "reduce_scatter" if shape.sequence_parallel else "all_reduce"
@@ -280,7 +429,22 @@ def leave_parallel(shape: RankShape, products: Kernels, after: Kernels) -> Segme
 def leave_backward(
     shape: RankShape, before: Kernels, products: list[tuple[str, int, int, int]]
 ) -> Segments:
-    """Backward of `leave_parallel`: under sequence parallelism the gradient is gathered."""
+    """Backward of `leave_parallel`: under sequence parallelism the gradient is gathered.
+
+    Parameters
+    ----------
+    shape : RankShape
+    before : tuple of Kernel
+        Run on the rank's own rows, ahead of the gather.
+    products : list of (str, int, int, int)
+        Name, m, n and k of each row-parallel product as in the forward pass.
+
+    Returns
+    -------
+    tuple of Segment
+        Three under sequence parallelism, where weight gradients follow the input gradients; else
+        one.
+    """
     pairs = [linear_backward(shape, *product) for product in products]
     dgrads = tuple(dgrad for dgrad, _ in pairs)
     wgrads = tuple(kernel for _, kernels in pairs for kernel in kernels)
@@ -301,6 +465,19 @@ def enter_backward(
 
     Under sequence parallelism the input was kept in shards, so it is gathered once more for the
     weight gradient, beside the input gradient.
+
+    Parameters
+    ----------
+    shape : RankShape
+    products : list of (str, int, int, int)
+        Name, m, n and k of each column-parallel product as in the forward pass.
+    after : tuple of Kernel
+        Run on the reduced rows.
+
+    Returns
+    -------
+    tuple of Segment
+        One where there is no tensor parallelism, else three.
     """
     pairs = [linear_backward(shape, *product) for product in products]
     dgrads = tuple(dgrad for dgrad, _ in pairs)

@@ -117,6 +117,19 @@ def draw_lengths(
 def draw_spread(spread: Spread, count: int, rng: np.random.Generator) -> Ints:
     """Draw lengths from a distribution; rounded, at least 1, at most `most`.
 
+    Parameters
+    ----------
+    spread : Spread
+        Mean and `most` in tokens; `variation` is the standard deviation over the mean (cv).
+    count : int
+    rng : numpy.random.Generator
+        A fixed length takes nothing from it.
+
+    Returns
+    -------
+    ndarray of int64 (count,)
+        [tokens]
+
     Notes
     -----
     `uniform` reaches sqrt(3) standard deviations to either side of the mean. `lognormal` has

@@ -80,7 +80,18 @@ class Requests:
         return self.arrival_s.size
 
     def take(self, rows: Ints) -> Requests:
-        """Some of the requests in their order, conversations from their first turn on."""
+        """Some of the requests in their order, conversations from their first turn on.
+
+        Parameters
+        ----------
+        rows : ndarray of int64
+            Ascending; with a turn also the one before.
+
+        Returns
+        -------
+        Requests
+            `concurrency` and `skipped` are those of the whole.
+        """
         place = np.full(self.count + 1, -1, dtype=np.int64)
         place[rows] = np.arange(rows.size)
         lengths = np.diff(self.prefix_start)[rows]

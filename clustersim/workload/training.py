@@ -41,7 +41,19 @@ MOST_PIECES = 8
 
 
 def repeat(segments: Segments, times: int) -> Segments:
-    """The same segments, for `times` layers."""
+    """The same segments, for `times` layers.
+
+    Parameters
+    ----------
+    segments : tuple of Segment
+    times : int
+        At least 0.
+
+    Returns
+    -------
+    tuple of Segment
+        As many as given, each with its `repeat` multiplied; none for 0.
+    """
     if times == 0:
         return ()
     return tuple(

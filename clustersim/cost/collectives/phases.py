@@ -102,7 +102,29 @@ def phases_s(
 
 
 def phase_s(collective: str, size_bytes: float, dim: Dimension, endpoint: Endpoint) -> float:
-    """Time of a collective over one dimension. [s]
+    """Time of a collective over one dimension.
+
+    Parameters
+    ----------
+    collective : str
+        all_reduce, all_gather, reduce_scatter or all_to_all.
+    size_bytes : float
+        By the nccl-tests convention; nothing is free. [bytes]
+    dim : Dimension
+        One rank is free.
+    endpoint : Endpoint
+        Delays of the ranks themselves.
+
+    Returns
+    -------
+    float
+        Duration. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The algorithm of the dimension has no textbook form of the collective: halving and doubling
+        has none of all_to_all, nor of anything over ranks that are no power of two.
 
     Notes
     -----

@@ -1,4 +1,10 @@
-"""Seconds of collectives: the fastest candidate at each size, and an account of one call."""
+"""Seconds of collectives: the fastest candidate at each size, and an account of one call.
+
+References
+----------
+.. [1] R. Hockney, "The communication challenge for MPP: Intel Paragon and Meiko CS-2," Parallel
+   Computing 20(3), 1994 (time as latency plus bytes over a rate).
+"""
 
 from __future__ import annotations
 
@@ -61,10 +67,15 @@ def collective_s(
     ndarray (n,)
         Duration; zero bytes are free. [s]
 
+    Raises
+    ------
+    ModelDomainError
+        A size is negative or not finite, or there is no way to run the collective over the path.
+
     Notes
     -----
-    The minimum over algorithm and protocol of latency + S * seconds_per_byte; the formulas are in
-    `algorithms`.
+    The minimum over algorithm and protocol of latency + S * seconds_per_byte [1]; the formulas are
+    in `algorithms`.
     """
     sizes = np.atleast_1d(np.asarray(size_bytes, dtype=np.float64))
     if not np.all(np.isfinite(sizes)) or (sizes < 0).any():
@@ -84,7 +95,30 @@ def _columns(lines: tuple[Candidate, ...]) -> tuple[NDArray[np.float64], NDArray
 def explain_collective(
     collective: str, size_bytes: float, path: GroupPath, links: Links
 ) -> Explanation:
-    """Account for one collective: the algorithm and protocol taken, and what each part costs."""
+    """Account for one collective: the algorithm and protocol taken, and what each part costs.
+
+    Parameters
+    ----------
+    collective : str
+        As for `collective_s`.
+    size_bytes : float
+        Message by the nccl-tests convention, finite and at least 0. [bytes]
+    path : GroupPath
+        The group, as the hardware places it.
+    links : mapping of str to Link
+        Holds at least those that the path names.
+
+    Returns
+    -------
+    Explanation
+        What lost is in `rejected`, the fastest first; algorithm and protocol are "none" where there
+        are no bytes or only one rank.
+
+    Raises
+    ------
+    ModelDomainError
+        As for `collective_s`.
+    """
     total_s = float(collective_s(collective, size_bytes, path, links)[0])
     if total_s == 0:
         return Explanation(collective, size_bytes, path.ranks, "none", "none", 0, 0, 0, 0)
@@ -109,7 +143,20 @@ def explain_collective(
 
 
 def bus_factor(collective: str, ranks: int) -> float:
-    """Bus bandwidth over algorithm bandwidth, as nccl-tests defines them."""
+    """Bus bandwidth over algorithm bandwidth, as nccl-tests defines them.
+
+    Parameters
+    ----------
+    collective : str
+        As for `collective_s`; it is not checked.
+    ranks : int
+        At least 1.
+
+    Returns
+    -------
+    float
+        2 (n-1)/n of all_reduce, (n-1)/n of all_gather, reduce_scatter and all_to_all, else 1.
+    """
     match collective:
         case "all_reduce":
             return 2 * (ranks - 1) / ranks

@@ -17,7 +17,27 @@ from clustersim.cost.collectives.algorithms import (
 
 
 def ring_by_steps(size_bytes: float, wire: Wire, passes: int) -> float:
-    """Time of a ring, step by step: a shard of 1/ranks moves to the neighbour in each. [s]"""
+    """Time of a ring, step by step: a shard of 1/ranks moves to the neighbour in each.
+
+    Parameters
+    ----------
+    size_bytes : float
+        Of the collective. [bytes]
+    wire : Wire
+        What one protocol offers over the group.
+    passes : int
+        Times around: 2 of an all-reduce, 1 of an all-gather or a reduce-scatter.
+
+    Returns
+    -------
+    float
+        Duration. [s]
+
+    References
+    ----------
+    .. [1] P. Patarasuk and X. Yuan, "Bandwidth optimal all-reduce algorithms for clusters of
+       workstations," J. Parallel Distrib. Comput. 69(2), 2009.
+    """
     shard = size_bytes / wire.ranks
     time_s = wire.base_s + wire.setup_s
     for _ in range(passes):
@@ -32,7 +52,25 @@ def ring_by_steps(size_bytes: float, wire: Wire, passes: int) -> float:
 
 
 def tree_by_levels(size_bytes: float, wire: Wire) -> float:
-    """Time of a double binary tree, level by level, up and then down. [s]"""
+    """Time of an all-reduce over a double binary tree, level by level, up and then down.
+
+    Parameters
+    ----------
+    size_bytes : float
+        Buffer of a rank; each tree carries half. [bytes]
+    wire : Wire
+        What one protocol offers over the group: chains inside islands, trees between them.
+
+    Returns
+    -------
+    float
+        Duration. [s]
+
+    References
+    ----------
+    .. [1] P. Sanders, J. Speck, J. L. Träff, "Two-tree algorithms for full bandwidth broadcast,
+       reduction and scan," Parallel Computing 35(12), 2009.
+    """
     time_s = wire.base_s + wire.setup_s
     for _direction in ("reduce", "broadcast"):
         for _ in range(wire.width - 1):
@@ -53,10 +91,27 @@ def tree_by_levels(size_bytes: float, wire: Wire) -> float:
 
 
 def aggregated_trees_by_steps(size_bytes: float, wire: Wire) -> float:
-    """Time of PAT, step by step: rank 0 sends the shards it has on to rank +distance. [s]
+    """Time of PAT, step by step: rank 0 sends the shards it has on to rank +distance.
 
     All ranks do the same at the same time. `held` are the shards of rank 0, by how far behind it
     they began; one that has come `offset` ranks is sent on unless its tree ends before that.
+
+    Parameters
+    ----------
+    size_bytes : float
+        Gathered output, or input of a rank to scatter. [bytes]
+    wire : Wire
+        What the Simple protocol offers over islands of one rank.
+
+    Returns
+    -------
+    float
+        Duration. [s]
+
+    References
+    ----------
+    .. [1] S. Jeaugey, "PAT: a new algorithm for all-gather and reduce-scatter operations at
+       scale," arXiv:2506.20252, 2025.
     """
     shard = size_bytes / wire.ranks
     time_s = wire.base_s + wire.setup_s
@@ -76,7 +131,20 @@ def aggregated_trees_by_steps(size_bytes: float, wire: Wire) -> float:
 
 
 def exchange_by_peers(size_bytes: float, wire: Wire) -> float:
-    """Time of an all-to-all of one rank, peer by peer. [s]"""
+    """Time of an all-to-all of one rank, peer by peer.
+
+    Parameters
+    ----------
+    size_bytes : float
+        Input of a rank; each peer gets 1/ranks of it. [bytes]
+    wire : Wire
+        What one protocol offers over the group.
+
+    Returns
+    -------
+    float
+        Duration: the slower of what stays inside the island and of what all its ranks send out. [s]
+    """
     piece = size_bytes / wire.ranks
     time_s = wire.base_s + wire.exchange_hop_s
     near = far = 0.0
@@ -99,7 +167,24 @@ def price_lines(
     latency_s: Sequence[float],
     seconds_per_byte: Sequence[float],
 ) -> list[float]:
-    """Time of each call, the least over the lines of its group; the kernel's twin. [s]"""
+    """Time of each call, the least over the lines of its group; the kernel's twin.
+
+    Parameters
+    ----------
+    size_bytes : sequence of float (n,)
+        [bytes]
+    group : sequence of int (n,)
+        Group of each call.
+    start : sequence of int (g + 1,)
+        First line of each group.
+    latency_s, seconds_per_byte : sequence of float (m,)
+        The lines. [s], [s/byte]
+
+    Returns
+    -------
+    list of float
+        Durations; zero bytes and groups without lines are free. [s]
+    """
     times = []
     for size, g in zip(size_bytes, group, strict=True):
         lines = range(start[g], start[g + 1])

@@ -39,7 +39,25 @@ class LineTable:
 
 
 def line_table(calls: Sequence[tuple[str, GroupPath]], links: Links) -> LineTable:
-    """Collect the lines of each (collective, group); groups of one rank have none."""
+    """Collect the lines of each (collective, group).
+
+    Parameters
+    ----------
+    calls : sequence of (str, GroupPath)
+        Collective and group of each row of the table.
+    links : mapping of str to Link
+        Holds at least those that the paths name.
+
+    Returns
+    -------
+    LineTable
+        One row a call, in the same order; groups of one rank have no lines and are free.
+
+    Raises
+    ------
+    ModelDomainError
+        There is no way to run one of the collectives over its path.
+    """
     rows: list[tuple[Candidate, ...]] = [
         candidates(collective, path, links) if path.ranks > 1 else () for collective, path in calls
     ]
@@ -71,6 +89,12 @@ def price_calls(
     -------
     ndarray (n,)
         Durations. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The shapes of the two differ, a group is no row of the table, or a size is negative or not
+        finite.
     """
     rows = np.ascontiguousarray(group, dtype=np.int64)
     sizes = np.ascontiguousarray(size_bytes, dtype=np.float64)

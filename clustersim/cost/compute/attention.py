@@ -50,7 +50,30 @@ class AttentionShapes:
 def attention_row(
     device: Device, profile: Profile, dtype: str, generation: str, backward: bool
 ) -> Array:
-    """Numbers of a device and a generation: SMs, one SM's rate, memory, coefficients; (8,)."""
+    """Numbers of a device and a generation, as `attention_s` takes them.
+
+    Parameters
+    ----------
+    device, profile
+        The accelerator and its fitted behaviour.
+    dtype : str
+        Datatype of the arithmetic and of all operands.
+    generation : str
+        Such as "flash_3"; "" is "flash_2".
+    backward : bool
+        The backward pass: other efficiency, 2.5 times the arithmetic and traffic [1].
+
+    Returns
+    -------
+    ndarray (8,)
+        SMs, rate of one [FLOP/s], elements of a forward pass that memory moves a second, queries of
+        a block, its setup [s], penalty of small heads, floor [s], arithmetic over the forward's.
+
+    Raises
+    ------
+    ModelDomainError
+        The profile lacks the generation, or the device a matrix peak for the datatype.
+    """
     c = profile.attention_coefficients(generation)
     efficiency = c.backward_efficiency if backward else c.forward_efficiency
     moved = BACKWARD_BYTES if backward else 1.0
@@ -109,7 +132,21 @@ def attention_s(shapes: AttentionShapes, row: Array) -> tuple[Array, Array, Arra
 
 
 def visible_keys(shapes: AttentionShapes, q_tile: float | Array) -> tuple[Array, Array]:
-    """Keys that the blocks of one head visit: sum over its blocks, and most of any block.
+    """Keys that the blocks of one head visit.
+
+    Parameters
+    ----------
+    shapes : AttentionShapes
+        Its q_len, kv_len, causal and window.
+    q_tile : float or ndarray (n,)
+        Queries of a block.
+
+    Returns
+    -------
+    all_keys : ndarray (n,)
+        Sum over the blocks of a head.
+    most_keys : ndarray (n,)
+        Of the block that visits most.
 
     Notes
     -----

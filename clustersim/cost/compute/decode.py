@@ -83,6 +83,12 @@ def batch_contexts(
     Returns
     -------
     tuple of ndarray (n,)
+        The three in this order; keys beyond the window are not counted.
+
+    Raises
+    ------
+    ModelDomainError
+        The starts do not begin at 0, or leave a batch empty.
     """
     starts = np.asarray(starts, dtype=np.int64)
     keys = np.asarray(contexts, dtype=np.float64)
@@ -147,7 +153,29 @@ def decode_s(
 def kernel_sections(
     shapes: DecodeShapes, device: Device, profile: Profile, kv_dtype: str
 ) -> NDArray[np.str_]:
-    """Section of each batch: a library packs a group where blocks of it fill the device."""
+    """Section of each batch: a library packs a group where blocks of it fill the device [3].
+
+    Parameters
+    ----------
+    shapes : DecodeShapes
+        Its sequences, heads and longest contexts decide.
+    device : Device
+        Its SMs are to be filled.
+    profile : Profile
+        Its coefficients of the cache's datatype say which groups are packed, and from which fill.
+    kv_dtype : str
+        Datatype of the cache.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        The datatype, or with ``_single`` where each query head has a block of its own.
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of decoding that could stand in.
+    """
     packed = pick("decode", profile.decode, kv_dtype)
     cuts = np.maximum(np.floor(shapes.longest_context / FILL_KEYS), 1.0)
     blocks = shapes.sequences * shapes.kv_heads * cuts / device.sms

@@ -4,6 +4,11 @@ Two views of the same coefficients. In a training step a pass meets data of othe
 `cold_pass_s`. A micro-benchmark repeats a kernel on the same buffers: what fits in L2 is found
 there again, and small grids show how rows fall on the SMs: `warm_pass_s`. Left out: vector widths,
 alignment, grids that a library chooses by shape.
+
+References
+----------
+.. [1] NVIDIA, "CUDA C++ Programming Guide", compute capabilities 8.0 and 9.0 (threads of a block
+   and of an SM).
 """
 
 from __future__ import annotations
@@ -98,6 +103,11 @@ def cold_pass_s(
     tuple of ndarray (n,)
         floor + bytes / rate, and the second term. [s]
 
+    Raises
+    ------
+    ModelDomainError
+        The profile lacks the class.
+
     Notes
     -----
     1/rate = 1 / (efficiency bandwidth) + 1 / (2S row_bandwidth): long passes are many full waves.
@@ -125,6 +135,11 @@ def warm_pass_s(passes: Passes, kind: str, device: Device, profile: Profile) -> 
     -------
     ndarray (n,)
         Seconds of all launches. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile lacks the class.
 
     Notes
     -----

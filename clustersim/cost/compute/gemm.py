@@ -62,14 +62,47 @@ COLUMNS = (
 
 
 def dtype_bytes(dtype: str) -> float:
-    """Bytes of one element of a datatype. [bytes]"""
+    """Bytes of one element of a datatype.
+
+    Parameters
+    ----------
+    dtype : str
+        A key of `ELEMENT_BYTES`.
+
+    Returns
+    -------
+    float
+        Scales of blocks are not included; 4-bit types have half a byte. [bytes]
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype is not known.
+    """
     if dtype not in ELEMENT_BYTES:
         raise ModelDomainError(f"unknown datatype {dtype!r}; known: {', '.join(ELEMENT_BYTES)}")
     return ELEMENT_BYTES[dtype]
 
 
 def matrix_peak(device: Device, dtype: str) -> float:
-    """Dense matrix peak of a datatype; fp32 without a matrix path runs on vector units. [FLOP/s]"""
+    """Dense matrix peak of a datatype; fp32 without a matrix path runs on vector units.
+
+    Parameters
+    ----------
+    device : Device
+    dtype : str
+        A key of `device.matrix_peak`, or fp32.
+
+    Returns
+    -------
+    float
+        [FLOP/s]
+
+    Raises
+    ------
+    ModelDomainError
+        The device has no matrix units for the datatype: no other stands in for it.
+    """
     if dtype in device.matrix_peak:
         return device.matrix_peak[dtype]
     if dtype == "fp32":
@@ -81,11 +114,29 @@ def matrix_peak(device: Device, dtype: str) -> float:
 
 
 def gemm_row(device: Device, profile: Profile, dtype: str, sustained: bool) -> Array:
-    """Numbers of a device, a datatype and its coefficients, in the order of `COLUMNS`.
+    """Numbers of a device, a datatype and its coefficients, for `gemm_s` and its kernel.
 
-    `sustained` is a training step: the power limit holds from the first microsecond (a ramp of
-    zero), at the level that an unbroken stream of products sustains (`training_clock_fraction`).
-    Products that the limit does not reach run at the boost clock.
+    Parameters
+    ----------
+    device, profile
+        The accelerator and its fitted behaviour.
+    dtype : str
+        Datatype of both operands.
+    sustained : bool
+        A training step: the power limit holds from the first microsecond (a ramp of zero), at the
+        level that an unbroken stream of products sustains (`training_clock_fraction`). Products
+        that the limit does not reach run at the boost clock.
+
+    Returns
+    -------
+    ndarray (15,)
+        In the order of `COLUMNS`.
+
+    Raises
+    ------
+    ModelDomainError
+        The device has no matrix peak for the datatype, or the profile no coefficients of it or of a
+        16-bit type.
     """
     c = profile.gemm_coefficients(dtype)
     limit = profile.training_clock_fraction if sustained else 1.0
@@ -205,7 +256,21 @@ def any_gemm_s(
     row: Array,
     splits: Array = SPLITS,
 ) -> tuple[Array, Array, Array]:
-    """Times of `gemm_s`: of a long list by the compiled kernel, which short ones never load."""
+    """Times of `gemm_s`: of a long list by the compiled kernel, which short ones never load.
+
+    Parameters
+    ----------
+    shape : tuple of ndarray (n,)
+        m, n, k, batch; at least 1.
+    traffic_bytes, slow, row, splits
+        As for `gemm_s`.
+
+    Returns
+    -------
+    tuple of ndarray (n,)
+        Time of one kernel, of its tiles alone, of its traffic alone; those of `gemm_s` but for
+        rounding. [s]
+    """
     if traffic_bytes.size < COMPILED_ROWS:
         return gemm_s(shape, traffic_bytes, slow, row, splits)
     prepare_numba_cache()

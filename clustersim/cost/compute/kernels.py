@@ -30,7 +30,25 @@ def gemm_s(
     splits: Array,
     out_s: Array,
 ) -> None:
-    """Time of products into out_s (3, n): kernel, tiles, traffic; row is `gemm.gemm_row`."""
+    """Time of products; see `gemm.gemm_s`.
+
+    Parameters
+    ----------
+    m, n, k, batch : ndarray (n,)
+        Shapes, at least 1.
+    traffic_bytes : ndarray (n,)
+        Least traffic with memory. [bytes]
+    slow : ndarray (n,)
+        Factor on the main loop.
+    row : ndarray (15,)
+        From `gemm.gemm_row`.
+    tiles : ndarray (t, 2)
+        Rows and columns of the output of a block.
+    splits : ndarray (s,)
+        Pieces of k; 0 is as many as there are idle SMs, an empty array is no split.
+    out_s : ndarray (3, n)
+        Filled with the time of the kernel, of its tiles alone, of its traffic alone. [s]
+    """
     shapes = tile_table(row, tiles)
     for i in range(m.size):
         operands = (m[i] * row[4] + n[i] * row[12]) * k[i] * batch[i]
@@ -56,7 +74,18 @@ def gemm_s(
 
 @njit(cache=True, error_model="numpy")
 def cubic_norm(x: float, y: float) -> float:
-    """(x^3 + y^3)^(1/3) by two Halley steps from four terms of the series: exact to 1e-15."""
+    """(x^3 + y^3)^(1/3) by two Halley steps from four terms of the series: exact to 1e-15.
+
+    Parameters
+    ----------
+    x, y : float
+        At least 0, and one of them above it.
+
+    Returns
+    -------
+    float
+        In the unit of both.
+    """
     longer, shorter = max(x, y), min(x, y)
     share = shorter / longer
     c = share * share * share
@@ -69,7 +98,20 @@ def cubic_norm(x: float, y: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def tile_table(row: Array, tiles: Array) -> Array:
-    """Of each tile: rows, columns, their reciprocals, arithmetic of one element of k [s]."""
+    """What products of all shapes share of each tile.
+
+    Parameters
+    ----------
+    row : ndarray (15,)
+        From `gemm.gemm_row`.
+    tiles : ndarray (t, 2)
+        Rows and columns of the output of a block.
+
+    Returns
+    -------
+    ndarray (t, 5)
+        Rows, columns, their reciprocals, arithmetic of one element of k on an SM. [s]
+    """
     table = np.empty((tiles.shape[0], 5))
     for t in range(tiles.shape[0]):
         a, b = tiles[t, 0], tiles[t, 1]
@@ -92,7 +134,28 @@ def best_tiles_s(
     shapes: Array,
     splits: Array,
 ) -> float:
-    """Time on the SMs with the best tile and split of the lists."""
+    """Time on the SMs with the best tile and split of the lists.
+
+    Parameters
+    ----------
+    m, n, k, batch : float
+        Shape of one launch, at least 1.
+    result_bytes : float
+        Written for one element of the result. [bytes]
+    slow : float
+        Factor on the main loop.
+    row : ndarray (15,)
+        From `gemm.gemm_row`.
+    shapes : ndarray (t, 5)
+        From `tile_table`.
+    splits : ndarray (s,)
+        Pieces of k; 0 is as many as there are idle SMs.
+
+    Returns
+    -------
+    float
+        Without memory roof, power limit and floor. [s]
+    """
     sms, per_sm, feed_s = row[0], 1.0 / row[0], 1.0 / row[6]
     fill_s, result_s = row[7], result_bytes * feed_s
     operand_s, weight_s, least_s = row[4] * feed_s, row[12] * feed_s, row[13]

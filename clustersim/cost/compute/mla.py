@@ -61,7 +61,24 @@ class MlaShapes:
 
 
 def arithmetic_peak(device: Device, kv_dtype: str) -> float:
-    """Peak of the products: that of the cache's datatype where there is one, else bf16. [FLOP/s]"""
+    """Peak of the products: that of the cache's datatype where there is one, else bf16.
+
+    Parameters
+    ----------
+    device : Device
+    kv_dtype : str
+        Datatype of the cache.
+
+    Returns
+    -------
+    float
+        Dense. [FLOP/s]
+
+    Raises
+    ------
+    ModelDomainError
+        The device has matrix units for neither.
+    """
     known = kv_dtype in device.matrix_peak
     return matrix_peak(device, kv_dtype if known else "bf16")
 

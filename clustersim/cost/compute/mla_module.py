@@ -1,9 +1,14 @@
 """Time of a whole block of latent attention: projections, attention, small operators.
 
 The input is projected down to latents, these up to heads; over a prompt keys and values are
-expanded, over a cache two small batched products absorb the expansion; the output is projected
+expanded, over a cache two small batched products absorb the expansion [1]_; the output is projected
 back. Products are priced as anywhere else, attention by its kernel, and what a framework adds
 around them by two coefficients of a phase. Left out: streams that run operators side by side.
+
+References
+----------
+.. [1] DeepSeek-AI, "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language
+   Model," arXiv:2405.04434, 2024, section 2.1.
 """
 
 from __future__ import annotations
@@ -53,6 +58,14 @@ def mla_module_s(shapes: MlaShapes, block: MlaBlock, device: Device, profile: Pr
     ndarray (n,)
         Time of one block. [s]
 
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of blocks of this phase, or the device no matrix units for a
+        datatype.
+    KeyError
+        The profile has no coefficients of attention over a cache of this datatype.
+
     Notes
     -----
     projection_ratio (sum of products) + attention_ratio attention + small_operators + passes
@@ -77,7 +90,29 @@ def mla_module_s(shapes: MlaShapes, block: MlaBlock, device: Device, profile: Pr
 def module_parts_s(
     shapes: MlaShapes, block: MlaBlock, device: Device, profile: Profile
 ) -> tuple[Array, Array]:
-    """Time of the products of a block without their launches, and of its attention alone. [s]"""
+    """Time of the products of a block without their launches, and of its attention alone.
+
+    Parameters
+    ----------
+    shapes : MlaShapes
+        Sequences and heads of the rank.
+    block : MlaBlock
+        Phase, datatypes and widths. Absorbed products stay in 16 bits.
+    device, profile
+        The accelerator and its fitted behaviour; the coefficients of the block are not looked at.
+
+    Returns
+    -------
+    tuple of ndarray (n,)
+        Products, attention. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The device has no matrix units for a datatype, or the profile no coefficients of products.
+    KeyError
+        The profile has no coefficients of attention over a cache of this datatype.
+    """
     s = block.sizes
     streamed = profile.model_copy(
         update={
@@ -101,7 +136,21 @@ def module_parts_s(
 
 
 def products(shapes: MlaShapes, block: MlaBlock) -> tuple[list[Product], list[Product]]:
-    """Projections and absorbed products of a block, each as (m, n, k, batch)."""
+    """Projections and absorbed products of a block.
+
+    Parameters
+    ----------
+    shapes : MlaShapes
+        Sequences and heads of the rank.
+    block : MlaBlock
+        Its phase and widths.
+
+    Returns
+    -------
+    projections, absorbed : list of Product
+        Each as (m, n, k, batch), ndarray (n,); over a prompt the expansion of keys and values is
+        the last projection and nothing is absorbed.
+    """
     s, heads = block.sizes, shapes.heads
     tokens = shapes.batch * shapes.q_len
     one = np.ones_like(tokens)

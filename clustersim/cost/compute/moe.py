@@ -91,7 +91,25 @@ class ExpertShape:
 
 
 def moe_row(device: Device, profile: Profile, dtype: str) -> Array:
-    """Numbers of a device, a format of the experts and its coefficients, in order of `COLUMNS`."""
+    """Numbers of a device, a format of the experts and its coefficients, for `moe_s`.
+
+    Parameters
+    ----------
+    device, profile
+        The accelerator and its fitted behaviour.
+    dtype : str
+        A key of `FORMATS` and of `profile.moe`; no other format stands in for it.
+
+    Returns
+    -------
+    ndarray (14,)
+        In the order of `COLUMNS`.
+
+    Raises
+    ------
+    ModelDomainError
+        The format is not known or has no coefficients, or the device lacks its matrix units.
+    """
     if dtype not in FORMATS or dtype not in profile.moe:
         raise ModelDomainError(
             f"profile {profile.name}: no expert-layer coefficients for {dtype!r}; "

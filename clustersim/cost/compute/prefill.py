@@ -116,8 +116,30 @@ def bidirectional_s(
 ) -> AttentionTimes:
     """Time of attention without a mask and without a cache, as in encoders.
 
-    Parameters, returns, model: as `prefill_s`, with the coefficients of `profile.bidirectional`
-    and `shapes.causal` false.
+    Parameters
+    ----------
+    shapes : AttentionShapes
+        q_len, kv_len, heads, head_dim >= 1; `causal` is false.
+    device, profile
+        The accelerator and its fitted behaviour, of which `profile.bidirectional` is used.
+    dtype : str
+        Of the arithmetic and of all operands.
+    warm : bool
+        The same buffers are used again and again, as in a micro-benchmark: what fits in L2 stays.
+
+    Returns
+    -------
+    AttentionTimes
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients that could stand in, or the device no matrix units for the
+        datatype.
+
+    Notes
+    -----
+    The model of `prefill_s`; kernel and passes before it move q, k, v and o once each.
     """
     queries = shapes.batch * shapes.q_len * shapes.heads * shapes.head_dim
     keys = shapes.batch * shapes.kv_len * shapes.kv_heads * shapes.head_dim
@@ -173,13 +195,39 @@ def _blocks_s(shapes: AttentionShapes, device: Device, c: PrefillCoefficients, d
 
 
 def padded_heads(head_dim: Array, c: PrefillCoefficients) -> Array:
-    """Head sizes that a kernel computes."""
+    """Head sizes that a kernel computes.
+
+    Parameters
+    ----------
+    head_dim : ndarray (n,)
+        Head sizes that were asked for, at least 1.
+    c : PrefillCoefficients
+        Its `head_step`; with `head_powers` a power of two beyond that.
+
+    Returns
+    -------
+    ndarray (n,)
+        At least `head_dim`.
+    """
     d = np.ceil(head_dim / c.head_step) * c.head_step
     return np.exp2(np.ceil(np.log2(d))) if c.head_powers else d
 
 
 def tiles(d: Array, c: PrefillCoefficients) -> Array:
-    """Query rows of a block: fewer of wider heads, where a block holds so many elements."""
+    """Query rows of a block: fewer of wider heads, where a block holds so many elements.
+
+    Parameters
+    ----------
+    d : ndarray (n,)
+        Head sizes, from `padded_heads`.
+    c : PrefillCoefficients
+        Its `q_tile`, which with `tile_by_head` is that of heads of 128.
+
+    Returns
+    -------
+    ndarray (n,)
+        With `tile_by_head` a power of two, at least 16.
+    """
     if not c.tile_by_head:
         return np.full(d.shape, float(c.q_tile))
     return np.maximum(np.exp2(np.floor(np.log2(c.q_tile * TUNED_HEAD / d))), LEAST_TILE)

@@ -82,6 +82,12 @@ def kernel_s(
     -------
     KernelCosts
 
+    Raises
+    ------
+    ModelDomainError
+        A shape is below 1, or device or profile lack what a kernel needs: the peak of a datatype,
+        the coefficients of a class.
+
     Notes
     -----
     Models, domains and errors are in docs/models_kernels.md.

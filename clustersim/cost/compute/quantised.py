@@ -73,7 +73,22 @@ RESULT_BYTES = 2.0  # results are written in 16 bits
 
 
 def format_of(dtype: str) -> Format:
-    """What a datatype means for a product."""
+    """What a datatype means for a product, whatever the device.
+
+    Parameters
+    ----------
+    dtype : str
+        A key of `FORMATS`.
+
+    Returns
+    -------
+    Format
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype is not known.
+    """
     if dtype not in FORMATS:
         raise ModelDomainError(f"unknown datatype {dtype!r}; known: {', '.join(FORMATS)}")
     return FORMATS[dtype]
@@ -87,6 +102,16 @@ def math_dtype(device: Device, dtype: str) -> str:
     device : Device
     dtype : str
         A key of `FORMATS`.
+
+    Returns
+    -------
+    str
+        A key of `device.matrix_peak`.
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype is not known, or the device has no matrix units that could run it.
     """
     for candidate in format_of(dtype).math:
         if candidate in device.matrix_peak:
@@ -131,6 +156,11 @@ def quantised_row(
     Returns
     -------
     ndarray (15,)
+
+    Raises
+    ------
+    ModelDomainError
+        As for `repeated_s`.
     """
     form = format_on(device, dtype)
     stand_in = profile.model_copy(
@@ -150,6 +180,11 @@ def miss_fraction(working_bytes: Array, kept_bytes: float) -> Array:
         Touched between two uses. [bytes]
     kept_bytes : float
         What the cache keeps; 0 keeps nothing. [bytes]
+
+    Returns
+    -------
+    ndarray (n,)
+        0 up to the size of the cache, 1 from a tenth beyond it.
     """
     if kept_bytes <= 0:
         return np.ones(working_bytes.shape)
@@ -193,6 +228,12 @@ def repeated_s(
     -------
     ndarray (n,)
         [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype is not known, the device has no matrix units that could run it, or the profile
+        no coefficients that could stand in.
 
     Notes
     -----

@@ -1,6 +1,12 @@
 """Plain twins of the kernel models: one wave, one block, one tile of keys at a time.
 
 Slow, and meant to be read beside the papers; tests hold the vectorised and compiled forms to them.
+
+References
+----------
+.. [1] NVIDIA, "Matrix Multiplication Background User's Guide", 2023 (tile and wave quantisation).
+.. [2] T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,"
+   arXiv:2307.08691, 2023.
 """
 
 from __future__ import annotations
@@ -46,7 +52,19 @@ TILE_SHAPES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64
 
 
 def gemm_s(product: Product, machine: ProductMachine) -> float:
-    """Time of one launch. [s]"""
+    """Time of one launch of products [1].
+
+    Parameters
+    ----------
+    product : Product
+        All dims at least 1.
+    machine : ProductMachine
+
+    Returns
+    -------
+    float
+        The best tile under roof and power limit, and the floor. [s]
+    """
     tiles_s = min(tiled_s(product, machine, shape) for shape in TILE_SHAPES)
     traffic_s = product.traffic_bytes / machine.memory_bytes_per_s
     norm = machine.overlap_norm
@@ -58,7 +76,20 @@ def gemm_s(product: Product, machine: ProductMachine) -> float:
 
 
 def tiled_s(product: Product, machine: ProductMachine, shape: tuple[int, int]) -> float:
-    """Time of the product's tiles of one shape, with the best split of k. [s]"""
+    """Time of the product's tiles of one shape, with the best split of k.
+
+    Parameters
+    ----------
+    product : Product
+    machine : ProductMachine
+    shape : tuple of int
+        Rows and columns of the output of a tile.
+
+    Returns
+    -------
+    float
+        Splits are tried below four tiles an SM: 2, 3 or 5 pieces, or as many as SMs are idle. [s]
+    """
     tile_rows = -(-product.m // shape[0])
     tile_columns = -(-product.n // shape[1])
     tiles = product.batch * tile_rows * tile_columns
@@ -80,7 +111,26 @@ def split_s(
     pieces: int,
     fills_idle: bool,
 ) -> float:
-    """Time with k cut in pieces: shorter tiles, then partial sums written and read in fp32. [s]"""
+    """Time with k cut in pieces: shorter tiles, then partial sums written and read in fp32.
+
+    Parameters
+    ----------
+    product : Product
+    machine : ProductMachine
+    shape : tuple of int
+        Rows and columns of the output of a tile.
+    tiles : int
+        Of the launch, before the cut.
+    pieces : int
+        At least 2; one walks at least 128 elements of k.
+    fills_idle : bool
+        The pieces fill the idle SMs: partial sums are those of one tile an SM, at most 32 a tile.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     steps = -(-product.k // 32)
     piece_k = max(32 * -(-steps // pieces), 128)
     if fills_idle:  # every SM holds one partial tile, unless tiles are very few
@@ -95,7 +145,24 @@ def split_s(
 def waves_s(
     product: Product, machine: ProductMachine, shape: tuple[int, int], tiles: int, k: int
 ) -> float:
-    """Time of tiles that walk k in steps of 32, one tile an SM, wave after wave. [s]"""
+    """Time of tiles that walk k in steps of 32, one tile an SM, wave after wave [1].
+
+    Parameters
+    ----------
+    product : Product
+    machine : ProductMachine
+    shape : tuple of int
+        Rows and columns of the output of a tile.
+    tiles : int
+        Thread blocks of the launch, pieces of k among them.
+    k : int
+        Elements of k that one of them walks, padded to whole steps.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     used_rows, used_columns = min(product.m, shape[0]), min(product.n, shape[1])
     small = 1 / shape[0] + 1 / shape[1] - (1 / 128 + 1 / 256)
     arithmetic_s = 2 * shape[0] * shape[1] / machine.sm_flop_per_s
@@ -144,7 +211,20 @@ class AttentionMachine:
 
 
 def attention_s(core: Core, machine: AttentionMachine) -> float:
-    """Time of one launch: blocks of queries one after the other, then the traffic. [s]"""
+    """Time of one launch: blocks of queries one after the other, then the traffic [2].
+
+    Parameters
+    ----------
+    core : Core
+        All dims at least 1; kv_len >= q_len where causal.
+    machine : AttentionMachine
+        Its `elements_per_s` knows the direction of the pass.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     width = 32 * -(-core.head_dim // 32)
     small = 1 + machine.head_dim_penalty * max(128 / width - 1, 0)
     key_s = core.work * small * 2 * 2 * machine.q_tile * width / machine.sm_flop_per_s
@@ -163,7 +243,22 @@ def attention_s(core: Core, machine: AttentionMachine) -> float:
 
 
 def block_keys(core: Core, q_tile: int, first: int) -> float:
-    """Keys that the block of queries starting at `first` visits."""
+    """Keys that one block of queries visits: whole tiles of 64 without a mask [2].
+
+    Parameters
+    ----------
+    core : Core
+        The queries of a causal core stand at the end of its keys.
+    q_tile : int
+        Queries of a block; the last one may have fewer.
+    first : int
+        Query that the block starts at, from 0.
+
+    Returns
+    -------
+    float
+        With a window at most window + q_tile.
+    """
     if core.causal:
         last = min(first + q_tile, core.q_len)
         keys = core.kv_len - core.q_len + last

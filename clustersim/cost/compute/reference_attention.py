@@ -1,6 +1,15 @@
 """Plain twins of serving attention: one sequence, one block, one tile of queries at a time.
 
 Slow, and meant to be read beside the papers; tests hold the vectorised forms to them.
+
+References
+----------
+.. [1] T. Dao, "FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning,"
+   arXiv:2307.08691, 2023.
+.. [2] J. Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and
+   Low-precision," arXiv:2407.08608, 2024.
+.. [3] T. Dao, D. Haziza, F. Massa and G. Sizov, "Flash-Decoding for long-context inference,"
+   PyTorch blog, 2023.
 """
 
 from __future__ import annotations
@@ -25,7 +34,18 @@ class ServingMachine:
 
 
 def missed(working_set_bytes: float, capacity_bytes: float) -> float:
-    """Share of the traffic that a working set, read again and again, takes from memory."""
+    """Share of the traffic that a working set, read again and again, takes from memory.
+
+    Parameters
+    ----------
+    working_set_bytes, capacity_bytes : float
+        What is touched, and the set of which half misses, above 0. [bytes]
+
+    Returns
+    -------
+    float
+        Rises from 0 to 1.
+    """
     return 1.0 - 1.0 / (1.0 + (working_set_bytes / capacity_bytes) ** 6)
 
 
@@ -36,7 +56,23 @@ def prefill_s(
     arithmetic_bytes: float,
     kv_bytes: float,
 ) -> float:
-    """Time of one prefill: passes over its inputs, then blocks of queries. [s]"""
+    """Time of one prefill: passes over its inputs, then blocks of queries [1, 2].
+
+    Parameters
+    ----------
+    core : Core
+        All dims at least 1; kv_len >= q_len where causal.
+    machine : ServingMachine
+    c : PrefillCoefficients
+        Those of the kernel.
+    arithmetic_bytes, kv_bytes : float
+        Of one element of the queries as they are multiplied, and of the cache. [bytes]
+
+    Returns
+    -------
+    float
+        Buffers warm. [s]
+    """
     queries = core.batch * core.heads * core.q_len * core.head_dim
     new = 2 * core.batch * core.kv_heads * core.q_len * core.head_dim
     cache = 2 * core.batch * core.kv_heads * core.kv_len * core.head_dim
@@ -52,7 +88,21 @@ def prefill_s(
 
 
 def tiles_s(core: Core, machine: ServingMachine, c: PrefillCoefficients) -> float:
-    """Time of a core's tiles of queries: their work over the SMs, and the longest. [s]"""
+    """Time of a core's tiles of queries: their work over the SMs, and the longest [1, 2].
+
+    Parameters
+    ----------
+    core : Core
+    machine : ServingMachine
+        With the peak of the arithmetic that the kernel runs.
+    c : PrefillCoefficients
+        Those of the kernel.
+
+    Returns
+    -------
+    float
+        Without traffic and floor. [s]
+    """
     width = c.head_step * math.ceil(core.head_dim / c.head_step)
     while c.head_powers and width & (width - 1):
         width += 1
@@ -84,7 +134,28 @@ def decode_s(
     c: DecodeCoefficients,
     kv_bytes: float,
 ) -> float:
-    """Time of one decoding step of a batch; `heads` are query heads, KV heads, head size. [s]"""
+    """Time of one decoding step of a batch [3].
+
+    Parameters
+    ----------
+    contexts : sequence of int
+        Keys held for each sequence, at least 1.
+    window : int
+        Keys that a token sees at most; 0 is all.
+    heads : tuple of int
+        Query heads, KV heads, head size; the first a multiple of the second.
+    machine : ServingMachine
+        With the peak of 16-bit arithmetic.
+    c : DecodeCoefficients
+        Those of the kernel.
+    kv_bytes : float
+        Of one element of the cache. [bytes]
+
+    Returns
+    -------
+    float
+        Cache warm. [s]
+    """
     q_heads, kv_heads, d = heads
     group = q_heads // kv_heads
     served, unit_heads = (group, kv_heads) if group <= c.group_limit else (1, q_heads)

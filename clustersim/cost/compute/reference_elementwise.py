@@ -20,7 +20,23 @@ class PassMachine:
 
 
 def repeated_pass_s(rows: int, row_bytes: float, kernels: int, machine: PassMachine) -> float:
-    """Time of a pass that is repeated on its buffers. [s]"""
+    """Time of a pass that is repeated on its buffers.
+
+    Parameters
+    ----------
+    rows : int
+        At least 1; two run on an SM at once.
+    row_bytes : float
+        Read and written for one row. [bytes]
+    kernels : int
+        Launches that share the traffic.
+    machine : PassMachine
+
+    Returns
+    -------
+    float
+        Of all launches. [s]
+    """
     moved = rows * row_bytes
     hits = 1 / (1 + (moved / machine.l2_bytes) ** 6)
     total_s = kernels * machine.kernel_floor_s

@@ -1,4 +1,11 @@
-"""Plain twins of latent attention: one block of queries, one split of keys at a time."""
+"""Plain twins of latent attention: one block of queries, one split of keys at a time.
+
+References
+----------
+.. [1] DeepSeek-AI, "DeepSeek-V2: A Strong, Economical, and Efficient Mixture-of-Experts Language
+   Model," arXiv:2405.04434, 2024, section 2.1.
+.. [2] DeepSeek-AI, "DeepSeek-V3 Technical Report," arXiv:2412.19437, 2024, section 4.2 (sizes).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +64,21 @@ class CacheKernel:
 
 
 def prompt_s(core: LatentCore, machine: LatentMachine, kernel: PromptKernel) -> float:
-    """Time over whole prompts, blocks of queries one after the other. [s]"""
+    """Time over whole prompts, blocks of queries one after the other.
+
+    Parameters
+    ----------
+    core : LatentCore
+        All at least 1; kv_len >= q_len.
+    machine : LatentMachine
+        Its rate is what the kernel reaches, not the peak.
+    kernel : PromptKernel
+
+    Returns
+    -------
+    float
+        Of one call, heads expanded to 192 for keys and 128 for values [2]. [s]
+    """
     head_s, longest_s, first = 0.0, 0.0, 0
     while first < core.q_len:
         last = first + kernel.q_tile
@@ -75,7 +96,21 @@ def prompt_s(core: LatentCore, machine: LatentMachine, kernel: PromptKernel) -> 
 
 
 def cache_s(core: LatentCore, machine: LatentMachine, kernel: CacheKernel) -> float:
-    """Time of one new token a sequence, with the best number of splits. [s]"""
+    """Time of one new token a sequence, with the best number of splits.
+
+    Parameters
+    ----------
+    core : LatentCore
+        All at least 1; `q_len` is not looked at.
+    machine : LatentMachine
+        Its rate is what the kernel reaches, not the peak.
+    kernel : CacheKernel
+
+    Returns
+    -------
+    float
+        Of one call; all heads read the same 576 numbers of a key, 512 of them its value [1, 2]. [s]
+    """
     of_one = math.ceil(core.heads / kernel.head_tile)
     groups = core.batch * of_one
     keys = 64 * math.ceil(core.kv_len / 64)
@@ -102,6 +137,23 @@ def cache_s(core: LatentCore, machine: LatentMachine, kernel: CacheKernel) -> fl
 def cached_s(
     moved: float, working: float, machine: LatentMachine, bytes_per_s: float, ratio: float
 ) -> float:
-    """Time of traffic of which L2 holds a share. [s]"""
+    """Time of traffic of which L2 holds a share.
+
+    Parameters
+    ----------
+    moved, working : float
+        Traffic, and the buffers it goes through. [bytes]
+    machine : LatentMachine
+        Its `l2_bytes` is the working set of which half hits.
+    bytes_per_s : float
+        Rate beyond L2. [bytes/s]
+    ratio : float
+        Rate inside L2 over that.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     hits = 1 / (1 + (working / machine.l2_bytes) ** 6)
     return float((1 - hits) * moved / bytes_per_s + hits * moved / (bytes_per_s * ratio))

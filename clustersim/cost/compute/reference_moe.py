@@ -1,4 +1,9 @@
-"""Plain twins of the expert-layer models: one expert, one tile, one token at a time."""
+"""Plain twins of the expert-layer models: one expert, one tile, one token at a time.
+
+References
+----------
+.. [1] T. Gale et al., "MegaBlocks: Efficient Sparse Training with Mixture-of-Experts," MLSys 2023.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,19 @@ class ExpertLayer:
 
 
 def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
-    """Time of the layer, kernel after kernel. [s]"""
+    """Time of the layer, kernel after kernel [1].
+
+    Parameters
+    ----------
+    layer : ExpertLayer
+        Its experts are those of the rank, its tokens those of all ranks.
+    machine : ExpertMachine
+
+    Returns
+    -------
+    float
+        Weights warm as far as L2 holds them. [s]
+    """
     width = layer.intermediate * (2 if layer.gated else 1)
     rows = sum(layer.expert_tokens)
     memory_bytes_per_s = warm_bytes_per_s(layer, machine, width)
@@ -73,7 +90,20 @@ def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
 
 
 def warm_bytes_per_s(layer: ExpertLayer, machine: ExpertMachine, width: int) -> float:
-    """Rate of weights of which a share is still in L2 from the call before. [bytes/s]"""
+    """Rate of weights of which a share is still in L2 from the call before.
+
+    Parameters
+    ----------
+    layer : ExpertLayer
+    machine : ExpertMachine
+    width : int
+        Columns of the first product: twice the intermediate ones where gated.
+
+    Returns
+    -------
+    float
+        Between the rate of memory and `cache_ratio` times that. [bytes/s]
+    """
     working = 0.0
     for tokens in layer.expert_tokens:
         if tokens:
@@ -91,7 +121,23 @@ def waves_s(
     columns: int,
     depth: int,
 ) -> float:
-    """Time of the tiles of all experts, one a SM, wave after wave. [s]"""
+    """Time of the tiles of all experts, one a SM, wave after wave [1].
+
+    Parameters
+    ----------
+    expert_tokens : sequence of int
+        Rows of each expert of the rank; one without rows has no tiles.
+    machine : ExpertMachine
+    tile : tuple of int
+        Rows and columns of the output of a thread block.
+    columns, depth : int
+        Of each product: columns of the output, and elements that are summed over.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     high, wide = tile
     tiles = 0
     for tokens in expert_tokens:
@@ -106,7 +152,20 @@ def waves_s(
 
 
 def distinct_groups(groups: int, experts: int, top_k: int) -> Fraction:
-    """Mean number of groups that hold one of a token's experts, over all choices of experts."""
+    """Mean number of groups that hold one of a token's experts, over all choices of experts.
+
+    Parameters
+    ----------
+    groups : int
+        Ranks or nodes that share the experts alike; a divisor of `experts`.
+    experts, top_k : int
+        Of the layer, and different ones that a token takes. All choices are listed: keep them few.
+
+    Returns
+    -------
+    Fraction
+        Exact; at most the lesser of groups and top_k.
+    """
     size = experts // groups
     choices = list(combinations(range(experts), top_k))
     return Fraction(sum(len({e // size for e in choice}) for choice in choices), len(choices))

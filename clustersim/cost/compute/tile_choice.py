@@ -2,6 +2,10 @@
 
 `gemm.gemm_s` takes the least time over its lists and keeps no account; this walks the same lists
 for one product and names the winner. Tests hold the two together.
+
+References
+----------
+.. [1] NVIDIA, "Matrix Multiplication Background User's Guide", 2023 (tile and wave quantisation).
 """
 
 from __future__ import annotations

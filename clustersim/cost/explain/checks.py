@@ -20,7 +20,20 @@ GROUPS = (
 
 
 def check_divides(flag: str, part: int, whole_flag: str, whole: int) -> None:
-    """Refuse a part that does not divide its whole."""
+    """Refuse a part that does not divide its whole.
+
+    Parameters
+    ----------
+    flag, whole_flag : str
+        Options that gave the two, as the message names them.
+    part, whole : int
+        At least 1.
+
+    Raises
+    ------
+    ModelDomainError
+        There is a remainder; the message says what to use.
+    """
     if whole % part:
         raise ModelDomainError(
             f"{flag} {part} does not divide {whole_flag} {whole}\n  fix: use a divisor of {whole}"
@@ -28,7 +41,20 @@ def check_divides(flag: str, part: int, whole_flag: str, whole: int) -> None:
 
 
 def check_keys(q_len: int, kv_len: int, flag: str = "--kv-len") -> None:
-    """Refuse fewer keys than queries: those of a causal core stand at the end of its keys."""
+    """Refuse fewer keys than queries: those of a causal core stand at the end of its keys.
+
+    Parameters
+    ----------
+    q_len, kv_len : int
+        Queries and keys of a sequence.
+    flag : str
+        Option that gave the keys, as the message names it.
+
+    Raises
+    ------
+    ModelDomainError
+        There are fewer keys.
+    """
     if kv_len < q_len:
         raise ModelDomainError(
             f"{flag} {kv_len} is below --q-len {q_len}: the queries of a causal core stand at "
@@ -37,7 +63,20 @@ def check_keys(q_len: int, kv_len: int, flag: str = "--kv-len") -> None:
 
 
 def check_experts(experts: int, top_k: int) -> None:
-    """Refuse more experts than the models are stated for, or a token that takes too many."""
+    """Refuse more experts than the models are stated for, or a token that takes too many.
+
+    Parameters
+    ----------
+    experts : int
+        Of a layer, at most `MOST_EXPERTS`.
+    top_k : int
+        Experts that a token takes, at most all.
+
+    Raises
+    ------
+    ModelDomainError
+        Either is too many.
+    """
     if experts > MOST_EXPERTS:
         raise ModelDomainError(
             f"--experts {experts} is outside the model's domain\n  fix: use 1 to {MOST_EXPERTS}"
@@ -81,12 +120,36 @@ def check_group(profile: Profile, group: str, what: str, key: str = "") -> None:
 
 
 def key_of(table: Mapping[str, C], found: C) -> str:
-    """Key under which a profile holds these coefficients."""
+    """Key under which a profile holds these coefficients.
+
+    Parameters
+    ----------
+    table : mapping of str to C
+        One group of a profile.
+    found : C
+        The very object that the table holds: equal ones do not count.
+
+    Returns
+    -------
+    str
+        The first key that holds it.
+    """
     return next(key for key, c in table.items() if c is found)
 
 
 def stand_in_notes(asked: str, used: str) -> list[str]:
-    """Say where another datatype's coefficients stand in; 16-bit types run alike."""
+    """Say where another datatype's coefficients stand in; 16-bit types run alike.
+
+    Parameters
+    ----------
+    asked, used : str
+        Datatype that was asked for, and the one whose coefficients were taken.
+
+    Returns
+    -------
+    list of str
+        One note or none.
+    """
     half = ("bf16", "fp16")
     if asked == used or (asked in half and used in half):
         return []

@@ -114,7 +114,26 @@ def _collective_terms(
 
 
 def group_members(topology: Topology, ranks: int, per_node: int | None) -> NDArray[np.int64]:
-    """Global ranks of a group: the first `per_node` GPUs of as many nodes as it takes."""
+    """Global ranks of a group: the first `per_node` GPUs of as many nodes as it takes.
+
+    Parameters
+    ----------
+    topology : Topology
+    ranks : int
+        Members, at least 2.
+    per_node : int or None
+        Members on each node; None: all of its GPUs, or all members where they are fewer.
+
+    Returns
+    -------
+    ndarray of int (ranks,)
+        Rising; the last node may have fewer.
+
+    Raises
+    ------
+    ModelDomainError
+        There is one rank, a node has too few GPUs, or the cluster too few nodes.
+    """
     gpus = topology.node.gpus
     share = per_node or min(ranks, gpus)
     if ranks < 2:
@@ -140,7 +159,17 @@ def _link_names(path: GroupPath) -> list[str]:
 
 
 def where_of(path: GroupPath) -> str:
-    """Where the members of a group are, in words."""
+    """Where the members of a group are, in words.
+
+    Parameters
+    ----------
+    path : GroupPath
+
+    Returns
+    -------
+    str
+        Such as "8 on each of 4 nodes"; the fullest node speaks for all.
+    """
     if path.nodes == 1:
         return "one node"
     return f"{path.ranks_per_node} on each of {format_count(path.nodes)} nodes"

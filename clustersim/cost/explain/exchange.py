@@ -93,7 +93,18 @@ class _Phase:
         )
 
     def price(self, site: Site) -> float:
-        """Time of the phase. [s]"""
+        """Time of the phase.
+
+        Parameters
+        ----------
+        site : Site
+            Its profile has coefficients under `key`.
+
+        Returns
+        -------
+        float
+            [s]
+        """
         return float(exchange_s(self.call, site.device, site.profile.expert_exchange[self.key])[0])
 
 

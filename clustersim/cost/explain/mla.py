@@ -118,7 +118,18 @@ class _Call:
         return f"mla_{self.block.phase}"
 
     def price(self, site: Site) -> float:
-        """Time of the call. [s]"""
+        """Time of the call.
+
+        Parameters
+        ----------
+        site : Site
+            Its profile has the coefficients of the phase and of the cache's datatype.
+
+        Returns
+        -------
+        float
+            Of the whole block with `whole`, else of the core. [s]
+        """
         block, where = self.block, (site.device, site.profile)
         if self.whole:
             return float(mla_module_s(self.shapes, block, *where)[0])

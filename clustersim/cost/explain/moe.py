@@ -79,7 +79,18 @@ class _Layer:
     gated: bool
 
     def loads(self, computed: PairsComputed) -> ExpertLoads:
-        """Tokens of the fullest rank."""
+        """Tokens of the fullest rank.
+
+        Parameters
+        ----------
+        computed : {"own", "reached", "all"}
+            Pairs that the kernel multiplies, as for `expert_loads`.
+
+        Returns
+        -------
+        ExpertLoads
+            Of one row.
+        """
         return expert_loads(
             tokens=column(self.tokens),
             experts=column(self.experts),
@@ -90,7 +101,18 @@ class _Layer:
         )
 
     def price(self, site: Site) -> float:
-        """Time on the fullest rank. [s]"""
+        """Time on the fullest rank.
+
+        Parameters
+        ----------
+        site : Site
+            Its profile has coefficients of the format.
+
+        Returns
+        -------
+        float
+            [s]
+        """
         row = moe_row(site.device, site.profile, self.format)
         shape = ExpertShape(
             column(self.hidden),

@@ -41,7 +41,20 @@ Cause = tuple[str, str, Change]
 
 
 def without(group: str, **values: float) -> Change:
-    """A change of coefficients of a group of the profile; names that it lacks change nothing."""
+    """A change of coefficients of a group of the profile.
+
+    Parameters
+    ----------
+    group : str
+        Field of the profile: a record, or a mapping of which all entries are changed.
+    **values : float
+        New values by coefficient; names that an entry lacks change nothing.
+
+    Returns
+    -------
+    change
+        Takes a site and returns another; nothing is checked, so that limits can be infinite.
+    """
 
     def change(site: Site) -> Site:
         found = getattr(site.profile, group)
@@ -57,13 +70,33 @@ def without(group: str, **values: float) -> Change:
 
 
 def endless_memory(site: Site) -> Site:
-    """The same device with a memory that never keeps it waiting."""
+    """The same device with a memory that never keeps it waiting.
+
+    Parameters
+    ----------
+    site : Site
+
+    Returns
+    -------
+    Site
+        Its bandwidth is `NO_LIMIT` times as high, and finite.
+    """
     bandwidth = site.device.memory_bandwidth * NO_LIMIT
     return replace(site, device=site.device.model_copy(update={"memory_bandwidth": bandwidth}))
 
 
 def endless_arithmetic(site: Site) -> Site:
-    """The same device with matrix units that never keep it waiting."""
+    """The same device with matrix units that never keep it waiting.
+
+    Parameters
+    ----------
+    site : Site
+
+    Returns
+    -------
+    Site
+        Every matrix peak is `NO_LIMIT` times as high; vector units are as before.
+    """
     peaks = {dtype: NO_LIMIT * peak for dtype, peak in site.device.matrix_peak.items()}
     return replace(site, device=site.device.model_copy(update={"matrix_peak": peaks}))
 
@@ -85,12 +118,40 @@ TRAFFIC = ("memory traffic", "beyond what the arithmetic hides")
 
 
 def time_of(kernel: Kernel, site: Site, sustained: bool = False) -> float:
-    """Time of one kernel, in a micro-benchmark or in a training step. [s]"""
+    """Time of one kernel, all its launches together.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    site : Site
+    sustained : bool
+        In a training step, with its clocks and gaps (True), or in a micro-benchmark.
+
+    Returns
+    -------
+    float
+        [s]
+
+    Raises
+    ------
+    ModelDomainError
+        A shape is below 1, or the site lacks matrix units or coefficients for it.
+    """
     return float(kernel_s([kernel], site.device, site.profile, sustained).alone_s[0])
 
 
 def price_of(kernel: Kernel) -> Price:
-    """Time of a kernel in a micro-benchmark, by site."""
+    """Time of a kernel in a micro-benchmark, by site.
+
+    Parameters
+    ----------
+    kernel : Kernel
+
+    Returns
+    -------
+    callable
+        Site to time [s], as `taken_apart` and `bound_of` take it.
+    """
     return lambda site: time_of(kernel, site)
 
 
@@ -175,7 +236,7 @@ class Roofs:
 
 
 def under_roofs(price: Price, site: Site, roofs: Roofs, peak_s: float) -> list[Term]:
-    """Parts of a time, that at the longer roof first.
+    """Parts of a time, that at the longer roof first [1].
 
     Parameters
     ----------
@@ -185,6 +246,11 @@ def under_roofs(price: Price, site: Site, roofs: Roofs, peak_s: float) -> list[T
     roofs : Roofs
     peak_s : float
         Arithmetic that was asked for, at the dense peak. [s]
+
+    Returns
+    -------
+    list of Term
+        Together the time of the operator.
     """
     first, rest = taken_apart(price, site, roofs.first)
     by_memory = price(endless_memory(rest)) < price(roofs.compute(rest))
@@ -201,17 +267,53 @@ def under_roofs(price: Price, site: Site, roofs: Roofs, peak_s: float) -> list[T
 
 
 def seconds_of(terms: Iterable[Term], *names: str) -> float:
-    """Time of the terms of these names. [s]"""
+    """Time of the terms of some names.
+
+    Parameters
+    ----------
+    terms : iterable of Term
+    *names : str
+        Those that no term has count nothing.
+
+    Returns
+    -------
+    float
+        Sum. [s]
+    """
     return sum(term.seconds for term in terms if term.name in names)
 
 
 def column(value: float) -> NDArray[np.float64]:
-    """A column of one row, as the models take it."""
+    """A column of one row, as the models take it.
+
+    Parameters
+    ----------
+    value : float
+
+    Returns
+    -------
+    ndarray (1,)
+    """
     return np.array([value], dtype=np.float64)
 
 
 def pairs_seen(q_len: int, kv_len: int, causal: bool, window: int) -> float:
-    """Pairs of a query and a key that it sees, of one head."""
+    """Pairs of a query and a key that it sees, of one head.
+
+    Parameters
+    ----------
+    q_len, kv_len : int
+        At least 1; kv_len >= q_len where causal: the queries stand at the end of the keys.
+    causal : bool
+        No query sees keys behind it.
+    window : int
+        Keys that a query sees at most; 0 is all.
+
+    Returns
+    -------
+    float
+        At most q_len kv_len.
+    """
     most = min(window, kv_len) if window else kv_len
     if not causal:
         return float(q_len) * most
@@ -223,7 +325,23 @@ def pairs_seen(q_len: int, kv_len: int, causal: bool, window: int) -> float:
 def explained(
     kernel: Kernel, site: Site, title: str, terms: Iterable[Term], operators: Sequence[str]
 ) -> Explanation:
-    """Explain a kernel that `kernel_s` prices; `operators` are as in `trust_in`."""
+    """Explain a kernel that `kernel_s` prices.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    site : Site
+    title : str
+    terms : iterable of Term
+        Parts of its time in a micro-benchmark. [s]
+    operators : sequence of str
+        As for `trust_in`.
+
+    Returns
+    -------
+    Explanation
+        Without facts and hints: callers add theirs.
+    """
     cost = kernel_s([kernel], site.device, site.profile, sustained=False)
     times = float(cost.alone_s[0]), time_of(kernel, site, sustained=True)
     bound = Bound(int(cost.bound[0])).name.lower()
@@ -288,7 +406,17 @@ def explanation(
 
 
 def cache_notes(found: Explanation) -> list[str]:
-    """Say where operands come faster than memory could give them."""
+    """Say where operands come faster than memory could give them.
+
+    Parameters
+    ----------
+    found : Explanation
+
+    Returns
+    -------
+    list of str
+        One note or none.
+    """
     if found.rate_bytes_per_s <= found.peak_bytes_per_s:
         return []
     return ["faster than memory: repeated calls find a part of their operands in L2"]
@@ -389,7 +517,21 @@ def _rates(
 def best_of(
     site: Site, tries: Sequence[tuple[str, Kernel]], asked_flop: float
 ) -> list[tuple[str, Kernel]]:
-    """The try with the highest rate; of equals (within half a percent) that of the nearest work."""
+    """The try with the highest rate; of equals (within half a percent) that of the nearest work.
+
+    Parameters
+    ----------
+    site : Site
+    tries : sequence of (str, Kernel)
+        A change in words, and the kernel with it.
+    asked_flop : float
+        Arithmetic of the kernel without a change. [FLOP]
+
+    Returns
+    -------
+    list of (str, Kernel)
+        One of the tries; empty where there are none.
+    """
     if not tries:
         return []
     _, rates = _rates(site, [kernel for _, kernel in tries])
@@ -399,7 +541,21 @@ def best_of(
 
 
 def better_hints(site: Site, tries: Sequence[tuple[str, Kernel]], rate: float) -> tuple[Hint, ...]:
-    """Tries that do more work a second, the best first."""
+    """Tries that do more work a second, the best first.
+
+    Parameters
+    ----------
+    site : Site
+    tries : sequence of (str, Kernel)
+        A change in words, and the kernel with it.
+    rate : float
+        Work a second without a change. [FLOP/s], or [bytes/s] of kernels without arithmetic
+
+    Returns
+    -------
+    tuple of Hint
+        Only gains above `LEAST_GAIN`.
+    """
     if not tries:
         return ()
     seconds, rates = _rates(site, [kernel for _, kernel in tries])

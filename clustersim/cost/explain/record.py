@@ -151,10 +151,21 @@ class Explanation:
 def check_dtype(device: Device, dtype: str | None) -> str:
     """The datatype asked for, or the 16-bit type of the device.
 
+    Parameters
+    ----------
+    device : Device
+    dtype : str or None
+        None: bf16 where the device has matrix units for it, else fp16.
+
+    Returns
+    -------
+    str
+        Where a datatype was asked for, a key of `device.matrix_peak`.
+
     Raises
     ------
     ModelDomainError
-        The device has no matrix peak for it.
+        The device has no matrix peak for the datatype asked for.
     """
     if dtype is None:
         return "bf16" if "bf16" in device.matrix_peak else "fp16"

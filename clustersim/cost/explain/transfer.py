@@ -44,7 +44,18 @@ class _Copy:
     bounced: bool
 
     def price(self, site: Site) -> float:
-        """Time of the copy. [s]"""
+        """Time of the copy.
+
+        Parameters
+        ----------
+        site : Site
+            Its profile has coefficients of transfers.
+
+        Returns
+        -------
+        float
+            [s]
+        """
         c = site.profile.transfer
         assert c is not None
         drives = column(self.drives)

@@ -32,7 +32,20 @@ COEFFICIENTS = (
 
 
 def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
-    """Batches of some rows: all sequences of a row have the same context."""
+    """Batches of some rows: all sequences of a row have the same context.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With batch, kv_len, window (0 is none), q_heads, kv_heads and head_dim.
+    rows : ndarray of int (r,)
+        Row numbers.
+
+    Returns
+    -------
+    DecodeShapes
+        Of r batches.
+    """
     names = ("batch", "kv_len", "window", "q_heads", "kv_heads", "head_dim")
     batch, context, window, heads, kv_heads, d = (
         column[rows] for column in numbers(columns, *names)
@@ -47,7 +60,19 @@ def sections(columns: Columns) -> Names:
 
 
 def kernels(columns: Columns, device: Device, profile: Profile) -> Names:
-    """Section of each row, single query heads apart: devices differ in the groups they pack."""
+    """Section of each row, single query heads apart: devices differ in the groups they pack.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+    device, profile
+        The accelerator, and its behaviour, which says when a kernel packs a group.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        Such as ``decode/bf16`` and ``decode/bf16_single``.
+    """
 
     def name(kv_dtype: str, _: str, rows: Rows) -> Names:
         found = kernel_sections(shapes_of(columns, rows), device, profile, kv_dtype)
@@ -62,7 +87,26 @@ def coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    """Seconds of one call, cache warm."""
+    """Time of one call of each row, cache warm.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+    device, profile
+        The accelerator and its fitted behaviour.
+
+    Returns
+    -------
+    ndarray (n,)
+        [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of decoding that could stand in, or the datatype of a cache
+        is not known.
+    """
 
     def price(kv_dtype: str, _: str, rows: Rows) -> Floats:
         return decode_s(shapes_of(columns, rows), device, profile, kv_dtype).total_s
@@ -72,7 +116,23 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 
 def size(columns: Columns) -> Floats:
-    """Keys and values read. [bytes]"""
+    """Keys and values read, less those beyond the window.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+
+    Returns
+    -------
+    ndarray (n,)
+        [bytes]
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype of a cache is not known.
+    """
     shapes = shapes_of(columns, np.arange(len(columns["batch"])))
     kv_bytes = np.array([dtype_bytes(name) for name in words(columns, "kv_dtype")])
     return np.asarray(2.0 * shapes.total_keys * shapes.kv_heads * shapes.head_dim * kv_bytes)

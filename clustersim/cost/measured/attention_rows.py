@@ -86,7 +86,21 @@ def prompt_family(
 def by_names(
     first: Names, second: Names, price: Callable[[str, str, Rows], NDArray[np.generic]], kind: str
 ) -> NDArray[np.generic]:
-    """Call `price` once for each pair of names and put its results in the places of their rows."""
+    """Call a function once for each pair of names, and put its results in the places of their rows.
+
+    Parameters
+    ----------
+    first, second : ndarray of str (n,)
+        Names without ``|``, such as datatypes.
+    price : callable
+        Two names and the numbers of their rows: a value for each of these rows.
+    kind : str
+        Datatype of the values, such as "f8" or "U64".
+
+    Returns
+    -------
+    ndarray (n,)
+    """
     out = np.zeros(first.size, dtype=kind)
     joined = np.char.add(np.char.add(first, "|"), second)
     for pair in np.unique(joined):

@@ -95,7 +95,7 @@ def by_place(
 def predict_groups(
     columns: Columns, groups: list[Group], device: Device, links: Links | None = None
 ) -> Floats:
-    """Time of rows in groups, NaN elsewhere and where the device has no such links. [s]
+    """Time of rows in groups.
 
     Parameters
     ----------
@@ -107,6 +107,11 @@ def predict_groups(
         Gives the rates of its links.
     links : mapping of str to Link, optional
         Coefficients before those of the shipped files.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the groups and where the device has no such links. [s]
     """
     sizes = numbers(columns, "bytes")[0]
     predicted_s = np.full(sizes.size, np.nan)
@@ -119,7 +124,20 @@ def predict_groups(
 
 
 def links_of(path: GroupPath, links: Links | None = None) -> Links | None:
-    """The links that a path names; None where one is in no catalogue."""
+    """The links that a path names.
+
+    Parameters
+    ----------
+    path : GroupPath
+        Each of its two levels names a link, or "".
+    links : mapping of str to Link, optional
+        Looked at before the shipped files.
+
+    Returns
+    -------
+    mapping of str to Link, or None
+        None where one of them is in no catalogue.
+    """
     found = {}
     for name in filter(None, (path.scale_up_link, path.nic_link)):
         link = (links or {}).get(name) or shipped_link(name)
@@ -130,7 +148,18 @@ def links_of(path: GroupPath, links: Links | None = None) -> Links | None:
 
 
 def in_domain(groups: Callable[[Columns], list[Group]]) -> Callable[[Columns], NDArray[np.str_]]:
-    """Sections of a family whose coefficients belong to links."""
+    """Sections of a family whose coefficients belong to links.
+
+    Parameters
+    ----------
+    groups : callable
+        Columns to the groups of rows inside the domain.
+
+    Returns
+    -------
+    callable
+        Columns to the section of each row, ndarray of str (n,): `SECTION`, "" outside the domain.
+    """
 
     def sections(columns: Columns) -> NDArray[np.str_]:
         found = np.full(columns["bytes"].size, "", dtype=f"<U{len(SECTION)}")

@@ -70,7 +70,18 @@ class Place:
 
 
 def is_known(place: Place) -> bool:
-    """Whether the word says enough for a path, on a device that has such links."""
+    """Whether the word says enough for a path, on a device that has such links.
+
+    Parameters
+    ----------
+    place : Place
+
+    Returns
+    -------
+    bool
+        True where the word names links of a node, and known adapters just where these join nodes;
+        ranks then divide over the nodes.
+    """
     inner, nics = _split(place.topology)
     if inner not in INNER_KINDS or place.ranks < 1 or place.nodes < 1:
         return False
@@ -173,7 +184,18 @@ def _mesh_rate(device: Device, ranks: int) -> float | None:
 
 @cache
 def shipped_link(name: str) -> Link | None:
-    """A link of the catalogue, read once; None where there is none of this name."""
+    """A link of the catalogue, read once.
+
+    Parameters
+    ----------
+    name : str
+        Such as "nvlink4".
+
+    Returns
+    -------
+    Link or None
+        None where there is none of this name, or its file cannot be read.
+    """
     try:
         return load_link(name)
     except ClusterSimError:

@@ -36,7 +36,18 @@ class Coefficient:
         return self.between(0.5)
 
     def between(self, share: float) -> float:
-        """A value this share of the way from the low bound to the high one."""
+        """A value between the bounds; by the logarithm where both are positive.
+
+        Parameters
+        ----------
+        share : float
+            Part of the way from the low bound, 0, to the high one, 1.
+
+        Returns
+        -------
+        float
+            In the unit of the coefficient.
+        """
         if self.low > 0:
             return math.exp(math.log(self.low) * (1.0 - share) + math.log(self.high) * share)
         return self.low + (self.high - self.low) * share

@@ -37,14 +37,35 @@ QUANTISE = (
 
 
 def product_shape(columns: Columns) -> tuple[Floats, Floats, Floats, Floats]:
-    """m, n, k and a batch of one, float64 (n,); NaN where a dim is below 1."""
+    """Shapes of products.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With m, n and k.
+
+    Returns
+    -------
+    tuple of ndarray (n,)
+        m, n, k and a batch of one, float64; all NaN in rows with a dim below 1.
+    """
     m, n, k = numbers(columns, "m", "n", "k")
     legal = (m >= 1) & (n >= 1) & (k >= 1)
     return tuple(np.where(legal, dim, np.nan) for dim in (m, n, k, np.ones(m.size)))  # type: ignore[return-value]
 
 
 def dtype_sections(columns: Columns) -> NDArray[np.str_]:
-    """`gemm/DTYPE` of rows whose datatype is known, "" elsewhere."""
+    """Section of each row by its datatype.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+
+    Returns
+    -------
+    ndarray of str (n,)
+        ``gemm/DTYPE``; "" where the datatype is not known.
+    """
     dtypes = words(columns, "dtype")
     return np.where(np.isin(dtypes, list(FORMATS)), np.char.add("gemm/", dtypes), "")
 
@@ -64,7 +85,7 @@ def predict_by_dtype(
     suffix: str = "",
     sustained: bool = False,
 ) -> Floats:
-    """Time of products, datatype by datatype; NaN outside the domain. [s]
+    """Time of products, datatype by datatype.
 
     Parameters
     ----------
@@ -78,6 +99,11 @@ def predict_by_dtype(
     sustained : bool
         An unbroken stream of kernels. Coefficients of a section with the suffix were fitted to
         such a stream and know its clocks, those of the datatype do not.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the domain: unknown datatypes, and those that the device cannot run. [s]
     """
     times = np.full(dtypes.size, np.nan)
     for dtype in np.unique(dtypes):
@@ -107,7 +133,18 @@ def _predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 
 def product_size(columns: Columns) -> Floats:
-    """Arithmetic, float64 (n,). [FLOP]"""
+    """Arithmetic of each product.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With m, n and k.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN in rows with a dim below 1. [FLOP]
+    """
     m, n, k, _ = product_shape(columns)
     return 2.0 * m * n * k
 

@@ -26,26 +26,70 @@ COEFFICIENTS = (
 
 
 def mla_shapes(columns: Columns) -> MlaShapes:
-    """Shape columns as float64."""
+    """Shape columns as float64.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With `FIELDS`; heads are those of the rank.
+
+    Returns
+    -------
+    MlaShapes
+    """
     return MlaShapes(*numbers(columns, *FIELDS))
 
 
 def legal(columns: Columns) -> NDArray[np.bool_]:
-    """Rows of at least one token and head, whose keys hold the new tokens."""
+    """Rows of at least one token and head, whose keys hold the new tokens.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With `FIELDS`.
+
+    Returns
+    -------
+    ndarray of bool (n,)
+    """
     s = mla_shapes(columns)
     positive = (s.batch >= 1) & (s.q_len >= 1) & (s.heads >= 1)
     return np.asarray(positive & (s.kv_len >= s.q_len))
 
 
 def by_cache(stem: str, columns: Columns) -> NDArray[np.str_]:
-    """Section of each row: the family and the datatype of its cache."""
+    """Section of each row: the family and the datatype of its cache.
+
+    Parameters
+    ----------
+    stem : str
+        Family, the first part of a section.
+    columns : mapping of str to ndarray (n,)
+        With `FIELDS`; a file without ``kv_dtype`` has no row in the domain.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        ``STEM/bf16`` or ``STEM/fp8``; "" outside the domain.
+    """
     kv_dtype = words(columns, "kv_dtype")
     known = legal(columns) & np.isin(kv_dtype, ("bf16", "fp8"))
     return np.where(known, np.strings.add(f"{stem}/", kv_dtype), "")
 
 
 def work(columns: Columns) -> Floats:
-    """Pairs of queries and keys over all heads."""
+    """Pairs of queries and keys over all heads, masked ones too.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With `FIELDS`.
+
+    Returns
+    -------
+    ndarray (n,)
+        A measure of size, without unit.
+    """
     s = mla_shapes(columns)
     return np.asarray(s.batch * s.heads * s.q_len * s.kv_len)
 

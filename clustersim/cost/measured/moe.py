@@ -35,7 +35,18 @@ COEFFICIENTS = (
 
 
 def exponents(routing: NDArray[np.str_]) -> Floats:
-    """Exponent of each routing; 0 is balanced, NaN is unknown."""
+    """Exponent of the power law that each routing names.
+
+    Parameters
+    ----------
+    routing : ndarray of str (n,)
+        Such as "balanced", "uniform", "" or "power_law_1.2".
+
+    Returns
+    -------
+    ndarray (n,)
+        0 is balanced, NaN a word that is not known.
+    """
     names, place = np.unique(routing, return_inverse=True)
     return np.array([_exponent(str(name)) for name in names])[place.reshape(-1)]
 
@@ -50,7 +61,18 @@ def _exponent(name: str) -> float:
 
 
 def sections(columns: Columns) -> NDArray[np.str_]:
-    """Section of each row, ``moe/<format>``; "" outside the domain."""
+    """Section of each row, by the format of its experts and the family of its kernel.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them; the label in ``kernel``, if any, tells the families apart.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        ``moe/<format>``; "" outside the domain.
+    """
     dtype = words(columns, "dtype")
     fast = np.char.find(words(columns, "kernel"), "min_latency") >= 0
     keys = np.char.add(dtype, np.where(fast, MIN_LATENCY, ""))
@@ -69,7 +91,25 @@ def coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    """Time of each row; NaN outside the domain or without coefficients. [s]"""
+    """Time of each row on its fullest rank.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+    device, profile
+        The accelerator and its fitted behaviour.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the domain or without coefficients. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The device has no matrix units for a format that its profile has coefficients of.
+    """
     found = sections(columns)
     time_s = np.full(found.shape, np.nan)
     known = np.isin(found, [f"moe/{key}" for key in profile.moe])
@@ -94,7 +134,18 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 
 def size(columns: Columns) -> Floats:
-    """Arithmetic of a balanced rank. [FLOP]"""
+    """Arithmetic of a balanced rank.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+
+    Returns
+    -------
+    ndarray (n,)
+        Of three products where gated, else two. [FLOP]
+    """
     tokens, hidden, intermediate, top_k, tp, ep = numbers(
         columns, "tokens", "hidden", "intermediate", "topk", "tp", "ep"
     )

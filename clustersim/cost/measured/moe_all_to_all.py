@@ -63,7 +63,19 @@ def _adapters(columns: Columns) -> Floats:
 
 
 def sections(columns: Columns) -> NDArray[np.str_]:
-    """Section of each row, ``expert_exchange/<mode>_<phase>``; "" outside the domain."""
+    """Section of each row, by its kernels and its phase.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them; ``topology`` gives adapters, where it is there.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        ``expert_exchange/<mode>_<phase>``; "" outside the domain, such as several nodes whose
+        adapters are not stated.
+    """
     mode, phase, dtype = (words(columns, name) for name in ("mode", "phase", "dtype"))
     tokens, hidden, top_k, experts, ranks, nodes, _ = numbers(columns, *SHAPE)
     legal = (np.stack([tokens, hidden, top_k, nodes]) >= 1).all(axis=0) & (ranks >= 2)
@@ -81,7 +93,20 @@ def coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    """Time of each row; NaN outside the domain or without coefficients. [s]"""
+    """Time of each row.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+    device, profile
+        The accelerator and its fitted behaviour.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the domain or without coefficients. [s]
+    """
     found = sections(columns)
     time_s = np.full(found.shape, np.nan)
     for key, coefficient in profile.expert_exchange.items():
@@ -92,7 +117,18 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
 
 
 def exchange(columns: Columns) -> Exchange:
-    """Calls of the rows; results travel in 16 bit, preparation moves counters only."""
+    """Calls of the rows; results travel in 16 bit, preparation moves counters only.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them; all of them inside the domain.
+
+    Returns
+    -------
+    Exchange
+        A row without stated adapters has them without limit, a negative number of SMs is 0.
+    """
     tokens, hidden, top_k, experts, ranks, _, sms = numbers(columns, *SHAPE)
     dtype, phase = words(columns, "dtype"), words(columns, "phase")
     size = np.array([PAYLOAD_BYTES[str(name)] for name in dtype])
@@ -113,7 +149,18 @@ def exchange(columns: Columns) -> Exchange:
 
 
 def size(columns: Columns) -> Floats:
-    """Elements that a rank sends. [elements]"""
+    """Elements that a rank sends, one copy of a token for each of its experts.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With tokens_per_rank, hidden and topk.
+
+    Returns
+    -------
+    ndarray (n,)
+        [elements]
+    """
     tokens, hidden, top_k = numbers(columns, "tokens_per_rank", "hidden", "topk")
     return np.asarray(tokens * hidden * top_k)
 

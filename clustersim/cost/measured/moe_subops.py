@@ -27,7 +27,18 @@ PASSES = Coefficient("pass_efficiency", 0.01, 1.0)
 
 
 def sections(columns: Columns) -> NDArray[np.str_]:
-    """Section of each row, ``expert_steps/<step>``; "" outside the domain."""
+    """Section of each row, by its step.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+
+    Returns
+    -------
+    ndarray of str (n,)
+        ``expert_steps/<step>``; "" outside the domain, which has 16-bit types alone.
+    """
     step = words(columns, "op")
     dims = np.stack(numbers(columns, "tokens", "hidden", "experts_local", "topk", "tp", "ep"))
     legal = (dims >= 1).all(axis=0) & np.isin(step, STEPS)
@@ -41,7 +52,20 @@ def coefficients(section: str) -> tuple[Coefficient, ...]:
 
 
 def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
-    """Time of each row: the host, or the step if it is longer; NaN outside the domain. [s]"""
+    """Time of each row: the host, or the step if it is longer.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+    device, profile
+        The accelerator and its fitted behaviour; grouped products take the coefficients of bf16.
+
+    Returns
+    -------
+    ndarray (n,)
+        NaN outside the domain or without coefficients. [s]
+    """
     found = sections(columns)
     time_s = np.full(found.shape, np.nan)
     for step, c in profile.expert_steps.items():
@@ -76,7 +100,18 @@ def _moved_bytes(step: str, columns: Columns) -> Floats:
 
 
 def size(columns: Columns) -> Floats:
-    """Elements of the tokens of a step. [elements]"""
+    """Elements of the tokens of a step.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        With tokens and hidden.
+
+    Returns
+    -------
+    ndarray (n,)
+        [elements]
+    """
     tokens, hidden = numbers(columns, "tokens", "hidden")
     return np.asarray(tokens * hidden)
 

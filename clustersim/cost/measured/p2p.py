@@ -25,7 +25,18 @@ OPS = ("send_recv",)
 
 
 def message_groups(columns: Columns) -> list[Group]:
-    """Rows of one place together; only those inside the domain."""
+    """Rows of one place together.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray (n,)
+        As `FAMILY.required` names them.
+
+    Returns
+    -------
+    list of Group
+        Only rows inside the domain: send_recv of NCCL, over a fabric that is known.
+    """
     names = words(columns, "op")
     inside = np.isin(names, OPS) & (words(columns, "library") == LIBRARY)
     return by_place(columns, names, inside, np.full(names.size, 2))

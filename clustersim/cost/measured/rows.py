@@ -53,7 +53,18 @@ class Rows:
         return self.lines.size
 
     def take(self, chosen: NDArray[Any]) -> Rows:
-        """Rows by number or by mask."""
+        """Some of the rows.
+
+        Parameters
+        ----------
+        chosen : ndarray
+            Of int (r,), indices from 0; or of bool (n,), a mask.
+
+        Returns
+        -------
+        Rows
+            They keep their lines of the file.
+        """
         columns = {name: column[chosen] for name, column in self.columns.items()}
         return Rows(self.stem, self.file, columns, self.lines[chosen])
 
@@ -68,7 +79,13 @@ def read_rows(path: Path, stem: str, device: str | None = None) -> Rows:
     stem : str
         Family of its rows.
     device : str, optional
-        Of a Parquet file, only the rows of this name; `lines` then count these.
+        Of a Parquet file, only the rows of this name; `lines` then count these. Not looked at for
+        other files.
+
+    Returns
+    -------
+    Rows
+        Lines count from 1, without the header.
 
     Raises
     ------
@@ -133,7 +150,18 @@ def _numpy(column: Any) -> NDArray[Any]:
 
 @cache
 def known_device(name: str) -> Device | None:
-    """The catalogue's record of a measured device, or None."""
+    """The catalogue's record of a measured device.
+
+    Parameters
+    ----------
+    name : str
+        As the measured schema writes it.
+
+    Returns
+    -------
+    Device or None
+        None where the catalogue has none; cards in bridged pairs are the cards.
+    """
     if name in UNCATALOGUED or not name:
         return None
     try:
@@ -143,5 +171,17 @@ def known_device(name: str) -> Device | None:
 
 
 def missing_columns(rows: Rows, required: Iterable[str]) -> list[str]:
-    """Columns that a family needs and a file lacks, `device` and `latency_s` among them."""
+    """Columns that a family needs and a file lacks.
+
+    Parameters
+    ----------
+    rows : Rows
+    required : iterable of str
+        Those of the family; `device` and `latency_s` come to them.
+
+    Returns
+    -------
+    list of str
+        Empty where nothing is missing.
+    """
     return [name for name in ("device", "latency_s", *required) if name not in rows.columns]

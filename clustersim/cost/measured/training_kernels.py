@@ -4,6 +4,11 @@ Priced like a training step (`kernel_s` with `sustained`), without the gap befor
 Products of experts are one launch for each expert, as libraries without grouped kernels issue
 them; their weight gradient reduces over the tokens, which the schema calls m. Attention with
 values narrower than keys is priced at the mean of both head sizes.
+
+References
+----------
+.. [1] J. Shah et al., "FlashAttention-3: Fast and Accurate Attention with Asynchrony and
+   Low-precision," arXiv:2407.08608, 2024 (the devices that run it).
 """
 
 from __future__ import annotations

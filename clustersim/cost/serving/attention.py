@@ -63,7 +63,20 @@ class AttentionTables:
 
 
 def octaves(most: float, first: float = 1.0) -> Array:
-    """Whole numbers up to `most`, `OCTAVE` for each doubling."""
+    """Nodes of an axis: whole numbers, `OCTAVE` for each doubling.
+
+    Parameters
+    ----------
+    most : float
+        Largest of them, a whole number.
+    first : float
+        Smallest, unless `most` is below it.
+
+    Returns
+    -------
+    ndarray (n,)
+        Rising, without doubles; float64.
+    """
     count = int(np.ceil(np.log2(max(most / first, 2.0)) * OCTAVE)) + 1
     found = np.rint(first * 2.0 ** (np.arange(count) / OCTAVE))
     return np.unique(np.append(found[found < most], most))
@@ -218,7 +231,27 @@ def _streamed(profile: Profile) -> Profile:
 def latent_projections_s(
     iteration: Iteration, device: Device, profile: Profile, tokens: Array
 ) -> Array:
-    """Projections and small operators of one block of latent attention, as `mla_module`. [s]"""
+    """Projections and small operators of one block of latent attention, as `mla_module`.
+
+    Parameters
+    ----------
+    iteration : Iteration
+        With latent attention.
+    device, profile
+        The accelerator and its fitted behaviour.
+    tokens : ndarray (n,)
+        Of an attention rank, in prompts and decoding alike.
+
+    Returns
+    -------
+    ndarray (n,)
+        Without attention and the products absorbed in it; weights come from memory. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of blocks that decode.
+    """
     if "decode" not in profile.mla_module:
         raise ModelDomainError(
             f"profile {profile.name}: no coefficients of latent attention blocks (mla_module); "

@@ -67,7 +67,22 @@ class LoadTable:
         return LoadTable(self.tokens, *self.mean, self.mean)
 
     def loads(self, experts: Experts, draw: int, computed: PairsComputed) -> ExpertLoads:
-        """Loads of one draw as a kernel computes them."""
+        """Loads of one draw as a kernel computes them.
+
+        Parameters
+        ----------
+        experts : Experts
+            Of the layer.
+        draw : int
+            From 0.
+        computed : {"own", "reached", "all"}
+            Pairs that the kernel multiplies, as for `routing.expert_loads`.
+
+        Returns
+        -------
+        ExpertLoads
+            One entry a number of tokens; row tiles grow with the pairs.
+        """
         routed, active = self.routed[draw], self.active[draw]
         tiles = self.row_tiles[draw]
         if computed != "own":
@@ -80,7 +95,7 @@ class LoadTable:
 
 
 def popularity(routing: Routing, experts: int, rng: np.random.Generator, counts: Array) -> Array:
-    """Probability weights of experts, (DRAWS, experts), each row dealt anew; they sum to 1.
+    """Probability weights of experts.
 
     Parameters
     ----------
@@ -89,7 +104,13 @@ def popularity(routing: Routing, experts: int, rng: np.random.Generator, counts:
         With null experts.
     rng : Generator
     counts : ndarray (m,)
-        Measured choices of each expert; stretched to the number of experts by rank.
+        Measured choices of each expert; stretched to the number of experts by rank. Only looked at
+        for the popularity "counts".
+
+    Returns
+    -------
+    ndarray (DRAWS, experts)
+        Each row dealt anew; it sums to 1.
     """
     match routing.popularity:
         case "power_law":

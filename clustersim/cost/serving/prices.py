@@ -109,7 +109,30 @@ class Site:
 
 
 def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
-    """The first replica's place in the cluster; all lie alike."""
+    """The first replica's place in the cluster; all lie alike.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+        Its cluster; its engine says whether memory-bound kernels load single elements.
+    iteration : Iteration
+        Its shards say how many GPUs hold a part.
+
+    Returns
+    -------
+    Site
+        Paths "tp", "stage" and, with several stages, "pp"; the profile under the device's own power
+        limit.
+
+    Raises
+    ------
+    SpecError
+        A profile or a link does not exist.
+    PlacementError
+        The replica does not fit the cluster, or nothing joins its nodes.
+    CapacityError
+        The fabric has too few ports for the cluster.
+    """
     cluster, shards = scenario.cluster, iteration.shards
     paths = {
         "tp": group_path(cluster, np.arange(shards.tensor_parallel)),
@@ -237,7 +260,17 @@ def _draft_s(scenario: ServingScenario, rows: Array, layers_s: Array, head_s: Ar
 
 
 def most_tokens(scenario: ServingScenario) -> int:
-    """Most tokens that one attention rank computes in an iteration."""
+    """Most tokens that one attention rank computes in an iteration.
+
+    Parameters
+    ----------
+    scenario : ServingScenario
+
+    Returns
+    -------
+    int
+        The budget, or a token and all drafted ones of every sequence where that is more.
+    """
     engine = scenario.engine
     drafted = scenario.speculation.draft_tokens if scenario.speculation else 0
     return max(engine.token_budget, engine.max_sequences * (1 + drafted))
@@ -247,6 +280,16 @@ def nodes(most: int) -> Array:
     """Numbers of rows that are priced: all small ones, then at distances that grow.
 
     Full tiles and one row more are among them: there a line between two nodes would hide a step.
+
+    Parameters
+    ----------
+    most : int
+        Largest of them, at least 1.
+
+    Returns
+    -------
+    ndarray (n,)
+        Rising whole numbers from 1, float64.
     """
     found = [np.arange(1.0, min(most, EXACT_TOKENS) + 1.0)]
     start = EXACT_TOKENS
@@ -312,7 +355,26 @@ def _shared_s(iteration: Iteration, site: Site, rows: Array) -> Array:
 
 
 def product_s(product: Product, site: Site, rows: Array) -> Array:
-    """Time of one product of a layer; its weights come from memory. [s]"""
+    """Time of one product of a layer; its weights come from memory.
+
+    Parameters
+    ----------
+    product : Product
+        Its `count` is not applied.
+    site : Site
+    rows : ndarray (n,)
+        At least 1.
+
+    Returns
+    -------
+    ndarray (n,)
+        Without quantisation of activations where the kernel before does that (`FUSED_SCALES`). [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The datatype is not known, or the device has no matrix units that could run it.
+    """
     one = np.ones_like(rows)
     shape = (rows, product.n * one, product.k * one, one)
     quantised = product.dtype in FUSED_SCALES
@@ -329,7 +391,26 @@ def product_s(product: Product, site: Site, rows: Array) -> Array:
 
 
 def pass_s(entry: Pass, site: Site, rows: Array) -> Array:
-    """Time of one memory-bound kernel, over data that the kernel before wrote. [s]"""
+    """Time of one memory-bound kernel, over data that the kernel before wrote.
+
+    Parameters
+    ----------
+    entry : Pass
+        Its `count` is not applied.
+    site : Site
+    rows : ndarray (n,)
+        At least 1.
+
+    Returns
+    -------
+    ndarray (n,)
+        [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile lacks the class of the kernel.
+    """
     one = np.ones_like(rows)
     return warm_pass_s(
         Passes(rows, entry.row_bytes * one, one), entry.kind, site.device, site.profile
@@ -337,10 +418,26 @@ def pass_s(entry: Pass, site: Site, rows: Array) -> Array:
 
 
 def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngine) -> Array:
-    """Time of one collective; an all-reduce by the engine's own kernel where it has one. [s]
+    """Time of one collective; an all-reduce by the engine's own kernel where it has one.
 
     Benchmarks repeat a collective while all ranks wait in it already. Here ranks come from kernels
-    of their own and wait for the last, by `SKEW_S` times the mean of the largest of n normals.
+    of their own and wait for the last, by `SKEW_S` times the mean of the largest of n normals [1].
+
+    Parameters
+    ----------
+    exchange : Exchange
+        Its `count` is not applied.
+    site : Site
+        With the path of the group.
+    rows : ndarray (n,)
+        Tokens whose rows are exchanged.
+    engine : ServingEngine
+        Whether it has a kernel, and up to how many tokens that runs in one shot; None: by time [2].
+
+    Returns
+    -------
+    ndarray (n,)
+        Messages between stages wait for nobody. [s]
     """
     sizes, path = rows * exchange.row_bytes, site.paths[exchange.group]
     if exchange.collective == "send_recv":
@@ -353,7 +450,28 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngin
 
 
 def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: ServingEngine) -> Array:
-    """Time of all layers of experts with the fastest kernel of each batch, (draws, tokens). [s]"""
+    """Time of all layers of experts with the fastest kernel of each batch.
+
+    Parameters
+    ----------
+    layers : ExpertLayers
+        Its `count` is applied.
+    loads : LoadTable
+        By tokens of all ranks.
+    site : Site
+    engine : ServingEngine
+        Says which kernels a library has.
+
+    Returns
+    -------
+    ndarray (draws, tokens)
+        Each draw stands for all layers. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of experts, or the device no matrix units for the format.
+    """
     one = np.ones_like(loads.tokens)
     shape = ExpertShape(
         hidden=layers.hidden * one,
@@ -375,14 +493,29 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: Servin
 def expert_kernels(
     dtype: str, device: Device, profile: Profile, engine: ServingEngine
 ) -> list[tuple[str, Profile]]:
-    """Kernels that a device has for experts of a format: its name, and a profile that prices it.
+    """Kernels that a device has for experts of a format.
 
     Weights are cold: no layer finds its own in L2 when it runs again.
+
+    Parameters
+    ----------
+    dtype : str
+        Format of the experts. mxfp4 takes activations of 8 bits on Blackwell, else of 16; fp16,
+        int8 and w8a16_int run as bf16.
+    device, profile
+        The accelerator and its fitted behaviour.
+    engine : ServingEngine
+        Whether it runs no kernels of other formats, and the formats with generated kernels.
+
+    Returns
+    -------
+    list of (str, Profile)
+        Format, and a profile that prices it with the coefficients of one kernel; at least one.
 
     Raises
     ------
     ModelDomainError
-        If the profile has no coefficients of experts at all.
+        If the profile has no coefficients of experts that could stand in.
     """
     if dtype == "mxfp4":
         wide = device.architecture == "blackwell"
@@ -408,7 +541,26 @@ def expert_kernels(
 
 
 def latent_products_s(iteration: Iteration, site: Site, tokens: Array) -> Array:
-    """Projections and small operators of all blocks of latent attention. [s]"""
+    """Projections and small operators of all blocks of latent attention.
+
+    Parameters
+    ----------
+    iteration : Iteration
+        With latent attention.
+    site : Site
+    tokens : ndarray (n,)
+        Of an attention rank.
+
+    Returns
+    -------
+    ndarray (n,)
+        [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of such blocks.
+    """
     from clustersim.cost.serving.attention import latent_projections_s
 
     layers = iteration.latent_layers

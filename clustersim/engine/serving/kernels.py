@@ -59,7 +59,22 @@ def bracket(axis: Floats, value: float) -> tuple[int, float]:
 
 @njit(cache=True)
 def decode_attention_s(n: int, total: float, longest: float, prices: Prices) -> float:
-    """Attention of one new token a sequence, interpolated. [s]"""
+    """Attention of one new token a sequence, interpolated.
+
+    Parameters
+    ----------
+    n : int
+        Sequences; 0 costs nothing.
+    total, longest : float
+        Sum of their contexts, and the longest of them. [tokens]
+    prices : Prices
+        Its table is over n, mean context, and longest over mean; flat beyond its ends.
+
+    Returns
+    -------
+    float
+        [s]
+    """
     if n == 0:
         return 0.0
     i, u = bracket(prices.decode_n, float(n))
@@ -77,7 +92,19 @@ def decode_attention_s(n: int, total: float, longest: float, prices: Prices) -> 
 
 @njit(cache=True)
 def chunk_attention_s(new: int, before: int, prices: Prices) -> tuple[float, float]:
-    """Attention of a chunk alone, and what it adds to many like it, interpolated. [s]"""
+    """Attention of a chunk of a prompt, interpolated.
+
+    Parameters
+    ----------
+    new, before : int
+        Tokens of the chunk, and those that are in the cache already. [tokens]
+    prices : Prices
+
+    Returns
+    -------
+    alone, added : float
+        Time of the chunk alone, and what it adds to many like it. [s]
+    """
     i, u = bracket(prices.chunk, float(new))
     j, v = bracket(prices.before, float(before))
     alone, added = 0.0, 0.0
@@ -521,6 +548,16 @@ def advance(
 
     A step that begins before `until_s` is finished. `counters[9]` is set where the first request of
     a queue can never run: its prompt does not fit in the cache.
+
+    Parameters
+    ----------
+    until_s : float
+        No step begins at or after it. [s]
+    most_steps : int
+    capacity : float
+        Units of cache of one rank, for the samples of its use.
+    load, progress, ranks, cache, prices, policy, tally
+        See `clustersim.engine.serving.state`; all but load, prices and policy are written.
     """
     clock, counters, taken = tally.clock, tally.counters, 0
     while taken < most_steps and clock[0] < until_s:

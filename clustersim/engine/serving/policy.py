@@ -99,7 +99,18 @@ def build_policy(
 
 
 def padded_sizes(sizes: tuple[int, ...]) -> Ints:
-    """Tokens that a graph computes for 0, 1, 2, ... tokens; the last entry, -1, is beyond all."""
+    """Tokens that a graph computes for 0, 1, 2, ... tokens; the last entry, -1, is beyond all.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Tokens of the captured graphs, in any order; empty where there are none.
+
+    Returns
+    -------
+    ndarray of int64 (largest + 2,)
+        Entry n is the smallest size of at least n. Without graphs, (1,).
+    """
     if not sizes:
         return np.array([-1], dtype=np.int64)
     rising = np.unique(np.asarray(sizes, dtype=np.int64))

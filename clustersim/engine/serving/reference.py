@@ -89,18 +89,55 @@ class Pool:
         return self.free + self.each * len(self.idle)
 
     def units(self, tokens: int) -> float:
-        """What a sequence takes: layers that keep all, those with a window, and states."""
+        """What a sequence takes: layers that keep all, those with a window, and states.
+
+        Parameters
+        ----------
+        tokens : int
+            Context of the sequence.
+
+        Returns
+        -------
+        float
+            Units of cache.
+        """
         policy = self.policy
         whole = math.ceil(tokens / policy.block_tokens)
         last = math.ceil(min(tokens, policy.window_tokens) / policy.block_tokens)
         return policy.full * whole + policy.window * last + policy.state
 
     def alone(self, request: Request, tokens: int) -> float:
-        """Units of its own that a request needs for a context."""
+        """Units of its own that a request needs for a context.
+
+        Parameters
+        ----------
+        request : Request
+            Prefix blocks that it has joined are not its own.
+        tokens : int
+            Its whole context.
+
+        Returns
+        -------
+        float
+            Units of cache.
+        """
         return self.units(tokens) - self.each * len(request.joined)
 
     def grow(self, request: Request, tokens: int) -> bool:
-        """Hold a context of so many tokens; False, and nothing happens, where there is no room."""
+        """Hold a context of so many tokens; False, and nothing happens, where there is no room.
+
+        Parameters
+        ----------
+        request : Request
+        tokens : int
+            Its whole context.
+
+        Returns
+        -------
+        bool
+            Whether it holds the context now. Idle prefix blocks go first, the one used longest ago
+            ahead.
+        """
         missing = self.alone(request, tokens) - request.own
         if missing <= SLACK:
             return True
@@ -116,7 +153,14 @@ class Pool:
         return True
 
     def find(self, request: Request) -> None:
-        """Start from the leading blocks that are there; one token is always left to compute."""
+        """Start from the leading blocks that are there; one token is always left to compute.
+
+        Parameters
+        ----------
+        request : Request
+            Holds nothing; `joined` and `computed` are set. Without shared text it finds what is
+            left of its own blocks from before it gave way.
+        """
         if not self.policy.caching:
             return
         if request.text:
@@ -133,14 +177,28 @@ class Pool:
         request.computed = left * self.policy.block_tokens
 
     def admit(self, request: Request, tokens: int) -> None:
-        """Hold a context; own blocks found again were not those at the head of the queue."""
+        """Hold a context; own blocks found again were not those at the head of the queue.
+
+        Parameters
+        ----------
+        request : Request
+            There has to be room for it; it forgets what it left in the queue.
+        tokens : int
+            The context to hold.
+        """
         self.grow(request, tokens)
         if not request.text:
             self.moved -= self.units(request.computed) - self.policy.state
         request.remembered = 0
 
     def publish(self, request: Request) -> None:
-        """Let others find the blocks of text that are computed; of two copies one is kept."""
+        """Let others find the blocks of text that are computed; of two copies one is kept.
+
+        Parameters
+        ----------
+        request : Request
+            Whole blocks up to `computed` move from its own units to those held together.
+        """
         if not self.policy.caching:
             return
         for block in request.text[len(request.joined) : request.computed // self.prefix_tokens]:
@@ -157,7 +215,13 @@ class Pool:
         self.users[block] += 1
 
     def release(self, request: Request) -> None:
-        """Free what a request holds; the tail of a prefix is given up before its beginning."""
+        """Free what a request holds; the tail of a prefix is given up before its beginning.
+
+        Parameters
+        ----------
+        request : Request
+            Holds nothing afterwards; blocks without another user become idle.
+        """
         self.free += request.own
         request.own = 0.0
         for block in reversed(request.joined):
@@ -167,7 +231,13 @@ class Pool:
         request.joined.clear()
 
     def remember(self, request: Request) -> None:
-        """Note where the blocks of a request that gives way stand in the free queue."""
+        """Note where the blocks of a request that gives way stand in the free queue.
+
+        Parameters
+        ----------
+        request : Request
+            Still holds its blocks. One with shared text is looked up by its text instead.
+        """
         if not request.text:
             request.remembered = request.computed // self.policy.block_tokens
             request.gone_at = self.moved + self.room
@@ -198,7 +268,22 @@ class Rank:
         return victim
 
     def keep_running(self, chosen: list[Request], budget: int, plan: Plan) -> int:
-        """Tokens for requests of the batch, in order; where blocks end, the last one gives way."""
+        """Tokens for requests of the batch, in order; where blocks end, the last one gives way.
+
+        Parameters
+        ----------
+        chosen : list of Request
+            Running requests, in the order in which they are served.
+        budget : int
+            Tokens of the step that are left.
+        plan : dict of int to int
+            Tokens by number of the request; filled.
+
+        Returns
+        -------
+        int
+            Tokens left; drafts count.
+        """
         for request in chosen:
             if request not in self.running:
                 break  # it has given way, and so have all behind it
@@ -220,7 +305,24 @@ class Rank:
         return True
 
     def admit(self, now_s: float, budget: int, plan: Plan, needs: Needs) -> int:
-        """Requests from the queue, first come first served, until one does not fit."""
+        """Requests from the queue, first come first served, until one does not fit.
+
+        Parameters
+        ----------
+        now_s : float
+            Noted for requests that are computed for the first time. [s]
+        budget : int
+            Tokens of the step that are left.
+        plan : dict of int to int
+            Tokens by number of the request; filled.
+        needs : Needs
+            What admission takes and keeps free.
+
+        Returns
+        -------
+        int
+            Tokens left; below 0 where a prompt that may not be cut exceeds the whole budget.
+        """
         kept_free, first = self.policy.watermark, True
         kept_free += sum(needs.unfinished(self, request) for request in self.running)
         while self.queue and len(self.running) < self.policy.sequences and budget > 0:
@@ -259,15 +361,52 @@ class Needs:
     """What admission takes and keeps free in vLLM v1: blocks of the first chunk, and no more."""
 
     def context(self, rank: Rank, request: Request, tokens: int) -> int:
-        """Tokens that get blocks on admission."""
+        """Tokens that get blocks on admission.
+
+        Parameters
+        ----------
+        rank : Rank
+        request : Request
+            Head of the queue, its leading blocks found.
+        tokens : int
+            Of its first chunk.
+
+        Returns
+        -------
+        int
+        """
         return request.computed + tokens
 
     def answer(self, rank: Rank, request: Request) -> float:
-        """Units that a new request wants to be free for its answer."""
+        """Units that a new request wants to be free for its answer.
+
+        Parameters
+        ----------
+        rank : Rank
+        request : Request
+            Head of the queue.
+
+        Returns
+        -------
+        float
+            Not taken, only kept free. [units]
+        """
         return 0.0
 
     def unfinished(self, rank: Rank, request: Request) -> float:
-        """Units that a running request is expected to take yet."""
+        """Units that a running request is expected to take yet.
+
+        Parameters
+        ----------
+        rank : Rank
+        request : Request
+            In the batch.
+
+        Returns
+        -------
+        float
+            Not taken, only kept free. [units]
+        """
         return 0.0
 
 
@@ -301,7 +440,20 @@ class RatioNeeds(PromptNeeds):
 
 
 def vllm_v1(rank: Rank, now_s: float) -> Plan:
-    """Running requests first, whatever they need; then the queue, unless somebody gave way [1]."""
+    """Running requests first, whatever they need; then the queue, unless somebody gave way [1].
+
+    Parameters
+    ----------
+    rank : Rank
+        Its queue, batch and cache change.
+    now_s : float
+        Begin of the step. [s]
+
+    Returns
+    -------
+    dict of int to int
+        Tokens of the step, by number of the request; as of all schedulers here.
+    """
     plan: Plan = {}
     before = rank.preemptions
     left = rank.keep_running(list(rank.running), rank.policy.budget, plan)

@@ -19,7 +19,21 @@ from clustersim.errors import CapacityError
 
 
 def table_at(axes: Sequence[Floats], table: Floats, point: Sequence[float]) -> float:
-    """A table at a point, linear along one axis after the other, flat beyond its ends."""
+    """A table at a point, linear along one axis after the other, flat beyond its ends.
+
+    Parameters
+    ----------
+    axes : sequence of ndarray of float64
+        Rising nodes of each dimension.
+    table : ndarray of float64
+        One dimension an axis.
+    point : sequence of float
+        One coordinate an axis.
+
+    Returns
+    -------
+    float
+    """
     values = table
     if len(axes) > 1:
         values = np.array([table_at(axes[1:], part, point[1:]) for part in table])
@@ -37,7 +51,21 @@ class Work:
 
 
 def work_of(rank: Rank, plan: Plan, prices: Prices) -> Work:
-    """Add up a plan: decodes are one kernel over all contexts, chunks fill each other's gaps."""
+    """Add up a plan: decodes are one kernel over all contexts, chunks fill each other's gaps.
+
+    Parameters
+    ----------
+    rank : Rank
+        Its batch, before the tokens of the step are computed.
+    plan : dict of int to int
+        Tokens by number of the request.
+    prices : Prices
+
+    Returns
+    -------
+    Work
+        A static batch is padded: decodes to the longest context, prompts to the longest chunk.
+    """
     policy, contexts, chunks, rows = rank.policy, [], [], 0
     for request in rank.running:
         tokens = plan.get(request.number, 0)

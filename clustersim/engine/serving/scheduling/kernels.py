@@ -22,7 +22,20 @@ from clustersim.engine.serving.state import Cache, Load, Policy, Progress, Ranks
 
 @njit(cache=True)
 def units(tokens: int, policy: Policy) -> float:
-    """Units of cache that a sequence of so many tokens takes."""
+    """Units of cache that a sequence of so many tokens takes.
+
+    Parameters
+    ----------
+    tokens : int
+        Tokens in the cache, at least 0.
+    policy : Policy
+
+    Returns
+    -------
+    float
+        A unit is a block of layers that keep every token. Layers with a window keep the last
+        `window_tokens`, and states do not grow.
+    """
     blocks = (tokens + policy.block_tokens - 1) // policy.block_tokens
     total = policy.full * blocks + policy.state
     if policy.window > 0.0:
@@ -80,7 +93,23 @@ def available(rank: int, ranks: Ranks, cache: Cache, each: float) -> float:
 
 @njit(cache=True)
 def take(rank: int, wanted: float, ranks: Ranks, cache: Cache, each: float) -> bool:
-    """Allocate units, dropping the prefix blocks that were used longest ago; all or nothing."""
+    """Allocate units, dropping the prefix blocks that were used longest ago; all or nothing.
+
+    Parameters
+    ----------
+    rank : int
+    wanted : float
+        Units of cache.
+    ranks, cache
+        Written where there is room.
+    each : float
+        Units of one prefix block.
+
+    Returns
+    -------
+    bool
+        False, and nothing is changed, where free and idle units do not suffice.
+    """
     if available(rank, ranks, cache, each) < wanted - 1e-9:
         return False
     while ranks.free[rank] < wanted - 1e-9:
@@ -103,7 +132,20 @@ def grow(
     cache: Cache,
     policy: Policy,
 ) -> bool:
-    """Give a request the units that a context of so many tokens takes."""
+    """Give a request the units that a context of so many tokens takes.
+
+    Parameters
+    ----------
+    request, tokens : int
+        The request, and its context; prefix blocks that it shares are not counted again.
+    load, progress, ranks, cache, policy
+        See `clustersim.engine.serving.state`.
+
+    Returns
+    -------
+    bool
+        False, and nothing is changed, where there is no room.
+    """
     wanted = units(tokens, policy) - shared_units(request, load, progress, policy)
     missing = wanted - progress.held[request]
     if missing <= 1e-9:
@@ -361,7 +403,22 @@ def schedule_running(
     policy: Policy,
     tally: Tally,
 ) -> int:
-    """Give tokens to running requests in their order; the last ones give way where blocks end."""
+    """Give tokens to running requests in their order; the last ones give way where blocks end.
+
+    Parameters
+    ----------
+    rank, budget : int
+        The rank, and the most tokens of its step.
+    prompts, decodes : bool
+        Whether requests with a prompt to compute, and those that decode, take part.
+    load, progress, ranks, cache, policy, tally
+        See `clustersim.engine.serving.state`; `ranks.give` gets the tokens.
+
+    Returns
+    -------
+    int
+        Tokens left; drafts count.
+    """
     left, place = budget, 0
     while place < ranks.active[rank]:
         request = ranks.running[rank, place]
@@ -391,7 +448,19 @@ def schedule_running(
 
 @njit(cache=True)
 def reserved(rank: int, load: Load, progress: Progress, ranks: Ranks, policy: Policy) -> float:
-    """Units that the unfinished answers of running requests are expected to take."""
+    """Units that the unfinished answers of running requests are expected to take.
+
+    Parameters
+    ----------
+    rank : int
+    load, progress, ranks, policy
+        See `clustersim.engine.serving.state`.
+
+    Returns
+    -------
+    float
+        Units of cache for the rank's share of the tokens to come; 0 where a policy keeps none free.
+    """
     if policy.reserve_start <= 0.0:
         return 0.0
     total = 0
@@ -438,7 +507,20 @@ def schedule_waiting(
     policy: Policy,
     tally: Tally,
 ) -> int:
-    """Admit requests from the queue, first come first served, while budget and blocks last."""
+    """Admit requests from the queue, first come first served, while budget and blocks last.
+
+    Parameters
+    ----------
+    rank, budget : int
+        The rank, and the tokens that are left of its step.
+    load, progress, ranks, cache, policy, tally
+        See `clustersim.engine.serving.state`; `ranks.give` gets the tokens.
+
+    Returns
+    -------
+    int
+        Tokens left; below 0 where a first prompt that may not be cut exceeds the whole budget.
+    """
     left, each, first = budget, prefix_units(load, policy), True
     kept_free = policy.watermark + reserved(rank, load, progress, ranks, policy)
     while ranks.waiting[rank] > 0 and ranks.active[rank] < policy.sequences and left > 0:
