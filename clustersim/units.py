@@ -108,7 +108,9 @@ _COMMON = MappingProxyType(
     }
 )
 _LONGEST = 80
-_NUMBER = re.compile(r"\s*([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,4}))?)(.*)")
+_DIGITS = r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+"
+_EXPONENT = r"(?:[eE]([+-]?[0-9]{1,4}))?"
+_NUMBER = re.compile(rf"\s*([+-]?(?:{_DIGITS}){_EXPONENT})(.*)")
 _NOT_FINITE = re.compile(r"\s*[+-]?(?:nan|inf|infinity)\b", re.IGNORECASE)
 
 
@@ -287,11 +289,13 @@ def quantity_pattern(unit: str) -> str:
     Returns
     -------
     str
-        For JSON schemas. It is coarser than `parse_quantity`: it lets two decimal points through,
-        and refuses a leading plus sign.
+        For JSON schemas. It is coarser than `parse_quantity`: it lets through exponents above 400,
+        values beyond the largest double, texts that are too long, and line breaks at the unit.
     """
-    spellings = "|".join(re.escape(name) for name in UNITS[unit] if name)
-    return rf"^\s*[0-9.]+([eE][+-]?[0-9]+)?\s*({spellings})\s*$"
+    spellings = "|".join(re.escape(name) for name in UNITS[unit])
+    zero = r"0+(?:\.0*)?|\.0+"  # all that may have a minus sign
+    number = rf"(?:\+?(?:{_DIGITS})|-(?:{zero})){_EXPONENT}"
+    return rf"^\s*{number}\s*({spellings})\s*$"
 
 
 _READABLE = (1e-6, 1e12)  # magnitudes that are printed without an exponent

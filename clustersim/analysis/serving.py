@@ -218,7 +218,9 @@ def in_window(answered: Answered, begin_s: float, end_s: float) -> dict[str, flo
     }
 
 
-def goodput(answered: Answered, limits: dict[str, float | None]) -> dict[str, float]:
+def goodput(
+    answered: Answered, limits: dict[str, float | None], refused: int = 0
+) -> dict[str, float]:
     """Requests that keep every limit: their share of the offered ones, and how many a second.
 
     Parameters
@@ -227,12 +229,14 @@ def goodput(answered: Answered, limits: dict[str, float | None]) -> dict[str, fl
         Without the requests that were refused.
     limits : dict
         Most `ttft`, `tpot` and `e2e`; null is no limit. [s]
+    refused : int
+        Requests that were offered and refused.
 
     Returns
     -------
     dict of str to float
-        `fraction` of the requests, and `requests_per_s` over the makespan [1/s]. An unfinished
-        request keeps no limit.
+        `fraction` of the offered requests, and `requests_per_s` over the makespan [1/s]. An
+        unfinished or refused request keeps no limit.
     """
     good = answered.finished.copy()
     ttft_s = answered.first_s - answered.queued_s
@@ -242,8 +246,9 @@ def goodput(answered: Answered, limits: dict[str, float | None]) -> dict[str, fl
         if (most := limits.get(name)) is not None:
             good &= values <= most
     span_s = throughput(answered)["makespan_s"]
+    offered = good.size + refused
     return {
-        "fraction": float(good.mean()) if good.size else 0.0,
+        "fraction": float(good.sum()) / offered if offered else 0.0,
         "requests_per_s": float(good.sum()) / span_s if span_s > 0 else 0.0,
     }
 

@@ -39,11 +39,12 @@ def trace_events(run: Run, most_events: int = MOST_EVENTS) -> tuple[list[dict[st
         From `chosen_classes`, and how many ops where some were left out.
     """
     program = run.program
-    names = len(STREAMS) * 2 * program.stages  # events that name processes and threads
-    most_ops = max(1, (most_events - names) // EVENTS_PER_OP)
-    classes, note = chosen_classes(run.timeline, most_ops)
+    names = (2 + len(STREAMS)) * program.stages  # of one class: processes, their order, threads
+    fit = most_events // (names + EVENTS_PER_OP * program.ops)
+    classes, note = chosen_classes(run.timeline, fit * program.ops)
     rows = np.arange(program.ops)
-    if rows.size * classes.size > most_ops:
+    if fit == 0:  # one class was chosen
+        most_ops = max(1, (most_events - names) // EVENTS_PER_OP)
         order = np.argsort(run.timeline.start_s[:, classes[0]], kind="stable")
         rows = np.sort(order[:most_ops])
         note += f", the first {most_ops} of {program.ops} ops"

@@ -36,6 +36,7 @@ FORMATS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("bytes", format_bytes),
     ("_fraction", format_percent),
     ("flop", _flop),
+    ("_per_s", format_count),
     ("_s", format_seconds),
 )
 
@@ -120,10 +121,13 @@ def words(name: str) -> str:
     Returns
     -------
     str
-        Without both; a rate loses its unit wherever in the name it stands.
+        Without both; a rate of bytes or FLOP loses its unit wherever in the name it stands, one of
+        other things keeps it ("output tokens/s"), since it is printed as a bare count.
     """
     for unit in ("_flop_per_s", "_bytes_per_s"):
         name = name.replace(unit, "")
+    if name.endswith("_per_s"):
+        return name.removesuffix("_per_s").replace("_", " ") + "/s"
     for end in ("_bytes", "_fraction", "_s"):
         name = name.removesuffix(end)
     return name.replace("_", " ")

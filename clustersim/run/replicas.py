@@ -67,14 +67,15 @@ class PriceBook:
         words += [engine.model_dump_json(exclude={"host", "sources"}), str(scenario.run.seed)]
         words += [str(engine.host.launch), scenario.workload.sampling]
         words.append(scenario.cluster.model_dump_json())
+        counts_file = None
+        if scenario.routing.counts is not None:
+            counts_file = find_file(scenario.routing.counts, base, "routing.counts")
+            words.append(str(counts_file.absolute()))  # scenarios of two folders name two files
         key = "\n".join(words)
         if key not in self.known:
             iteration = iteration_of(scenario)
             site = replica_site(scenario, iteration)
-            counts = np.ones(1)
-            if scenario.routing.counts is not None:
-                path = find_file(scenario.routing.counts, base, "routing.counts")
-                counts = read_expert_counts(path)
+            counts = np.ones(1) if counts_file is None else read_expert_counts(counts_file)
             self.known[key] = price_iteration(scenario, iteration, site, counts)
         return self.known[key]
 

@@ -93,7 +93,7 @@ def answer_serving(
         "preemptions": sum(r.count("preemptions") for r in first.replicas),
         "kv_blocks": _blocks(first),
         "prefix_hit_fraction": _hits(first),
-        "goodput": goodput(answered, scenario.slo.model_dump()) if scenario.slo else None,
+        "goodput": _goodput(first),
         "expert_imbalance": imbalance(first) if scenario.model.experts else None,
         "expert_imbalance_s": imbalance_s(first) if scenario.model.experts else None,
         "batch": _batch(first),
@@ -169,6 +169,11 @@ def _gaps(played: Played) -> dict[str, float | None]:
     counts = np.sum([replica.tally.gaps for replica in played.replicas], axis=0)
     first_s, step = played.replicas[0].tally.gap_axis
     return gap_spread(counts, float(first_s), float(step))
+
+
+def _goodput(played: Played) -> dict[str, float] | None:
+    limits = played.scenario.slo
+    return goodput(played.answered, limits.model_dump(), played.refused) if limits else None
 
 
 def _counts(played: Played) -> dict[str, int]:

@@ -456,15 +456,17 @@ def plain_value(text: str) -> Any:
     Returns
     -------
     None, bool, int, float or str
-        Infinite for a whole number of 40 characters or more; NaN and infinity are left to the
-        caller to refuse.
+        Infinite, with its sign, for a whole number of 40 characters or more; NaN and infinity are
+        left to the caller to refuse.
     """
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
         return text[0] in "tT"
     if _INT.fullmatch(text):
-        return int(text) if len(text) < 40 else math.inf
+        if len(text) < 40:
+            return int(text)
+        return -math.inf if text[0] == "-" else math.inf
     if _OCTAL_HEX.fullmatch(text):
         return int(text, 0) if len(text) < 40 else math.inf
     if _FLOAT.fullmatch(text):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from clustersim.errors import ClusterSimError
 from clustersim.spec.documents import read_document, shown_path
 from clustersim.spec.suggest import did_you_mean, normalise
 
@@ -38,7 +39,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIXES = (".yaml", ".yml")
 
 
-class UnknownNameError(Exception):
+class UnknownNameError(ClusterSimError):
     """No file has this name; carries what to say, for the caller who knows the place."""
 
     def __init__(self, message: str, fix: str):

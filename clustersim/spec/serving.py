@@ -78,7 +78,7 @@ class Routing(Record):
     """How popular experts are."""
 
     popularity: Literal["balanced", "uniform", "power_law", "dirichlet", "counts"] = "power_law"
-    exponent: float = Field(default=0.4, ge=0, description="power_law: weight of rank r is r^-a")
+    exponent: float = Field(default=0.7, ge=0, description="power_law: weight of rank r is r^-a")
     concentration: float = Field(default=5.0, gt=0, description="dirichlet: of each expert")
     counts: str | None = Field(default=None, description="counts: CSV with a column `count`")
     null_experts: int = Field(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from clustersim.errors import ModelDomainError, Problem, SpecError
 from clustersim.validate.measured import statistics, table_cells
 
 ALGORITHMS = {"ring": "ring", "direct": "direct", "halvingDoubling": "halving_doubling"}
+LINKS = {"Ring": 1, "FullyConnected": 1, "Switch": 2}  # on a path; to a switch up and down
+TOPOLOGY = re.compile(r"([A-Za-z]+)([1-9][0-9]{0,8})")  # of a dimension: its kind and ranks
 KEYS = ("backend", "topology", "collective", "algorithm", "physical")
 COLUMNS = (*KEYS, "rows", "skipped", "median_ape", "max_ape")
 REQUIRED = (
@@ -28,6 +31,18 @@ REQUIRED = (
     *("npus", "link_bandwidth_GBps", "link_latency_ns", "bytes", "chunks", "time_ns"),
     *("endpoint_delay_ns", "local_mem_bw_GBps", "collective_optimization"),
 )
+POSITIVE, DELAY, COUNT = "a positive number", "a number of at least 0", "a whole number above 0"
+# What a column holds: of each dimension where its name starts with "link_".
+NUMBERS = {
+    "time_ns": POSITIVE,
+    "bytes": POSITIVE,
+    "local_mem_bw_GBps": POSITIVE,
+    "link_bandwidth_GBps": POSITIVE,
+    "link_latency_ns": DELAY,
+    "endpoint_delay_ns": DELAY,
+    "npus": COUNT,
+    "chunks": COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +76,7 @@ def reference_s(row: Mapping[str, str]) -> float:
     Parameters
     ----------
     row : mapping of str to str
-        As the CSV has it.
+        As `read_reference` has checked it.
 
     Raises
     ------
@@ -76,9 +91,10 @@ def reference_s(row: Mapping[str, str]) -> float:
         if algorithm not in ALGORITHMS:
             raise ModelDomainError(f"algorithm {algorithm} has no textbook form here")
         kind = name.rstrip("0123456789")
-        links = 2 if kind == "Switch" else 1  # up to the switch and down
+        if kind not in LINKS:
+            raise ModelDomainError(f"topology {kind} has no textbook form here")
         ranks = int(name[len(kind) :])
-        dimensions.append(Dimension(ranks, ALGORITHMS[algorithm], links * latency_s, rate))
+        dimensions.append(Dimension(ranks, ALGORITHMS[algorithm], LINKS[kind] * latency_s, rate))
     chunks, size = int(row["chunks"]), float(row["bytes"])
     if row["collective"] == "all_gather":
         size *= int(row["npus"])
@@ -100,38 +116,64 @@ def read_reference(path: Path) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        Text by column, in the order of the file; at least one. Only the times are checked.
+        Text by column, in the order of the file; at least one.
 
     Raises
     ------
     SpecError
-        For every column that is missing, and every row whose time is not a positive number; also
-        for a file without rows.
+        For a file that cannot be read or has no rows, for every column that is missing, and for
+        everything in a row that `reference_s` could not read.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        lacking = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
-        rows = [] if lacking else list(reader)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            lacking = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+            rows = [] if lacking else [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        fix = "name a CSV file of collective times"
+        raise SpecError(Problem(f"cannot be read: {reason}", fix, str(path))) from None
     if lacking:
         fix = "the file needs the columns of a reference file"
         raise SpecError([Problem(f"column {name} is missing", fix, str(path)) for name in lacking])
     problems = [
-        Problem(f"{row['time_ns']!r} is not a time", "a positive number", str(path), line, 0, name)
-        for line, row in enumerate(rows, 2)
-        if not _is_positive(row[name := "time_ns"])
+        Problem(message, fix, str(path), line, 0, name)
+        for line, row in rows
+        for name, message, fix in _mistakes(row)
     ]
     if not rows:
-        problems.append(Problem("the file has no rows", "", str(path)))
+        problems.append(Problem("the file has no rows", "write one below the header", str(path)))
     if problems:
         raise SpecError(problems)
-    return rows
+    return [row for _, row in rows]
 
 
-def _is_positive(text: str | None) -> bool:
+def _mistakes(row: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Columns of a row that cannot be read, what is wrong with each, and what would work."""
+    if None in row or None in row.values():
+        yield "", "has not one value for each column of the header", "write one for each"
+        return
+    parts = row["topology"].split("x")
+    for part in parts:
+        if not TOPOLOGY.fullmatch(part):
+            fix = "write kind and ranks of each dimension, such as Ring8xSwitch4"
+            yield "topology", f"{part!r} is no dimension", fix
+    for name in ("algorithm", "link_bandwidth_GBps", "link_latency_ns"):
+        if (count := len(row[name].split(";"))) != len(parts):
+            message = f"{row[name]!r} is {count} values for {len(parts)} dimensions"
+            yield name, message, f"write {len(parts)}, with ; between them"
+    for name, what in NUMBERS.items():
+        for text in row[name].split(";") if name.startswith("link_") else [row[name]]:
+            if not _is_number(text, what):
+                yield name, f"{text!r} is not {what}", f"write {what}"
+
+
+def _is_number(text: str, what: str) -> bool:
     try:
-        return 0 < float(text or "") < math.inf
-    except ValueError:
+        value = float(int(text) if what == COUNT else text)
+    except (ValueError, OverflowError):
         return False
+    return 0 < value < math.inf or (value == 0 and what == DELAY)
 
 
 def validate_reference(path: Path) -> ReferenceReport:
@@ -145,24 +187,22 @@ def validate_reference(path: Path) -> ReferenceReport:
     Returns
     -------
     ReferenceReport
-        A row whose algorithm has no textbook form here is skipped, with the reason.
+        A row whose algorithm or topology has no textbook form here is skipped, with the reason.
 
     Raises
     ------
     SpecError
-        As `read_reference`, and for the first row with a number that cannot be read.
+        As `read_reference`.
     """
     errors: dict[tuple[Any, ...], list[float]] = {}
     reasons: dict[str, int] = {}
-    for line, row in enumerate(read_reference(path), 2):
+    for row in read_reference(path):
         key = (*(row[name] for name in KEYS[:-1]), row["physical"] == "True")
         try:
             error = reference_s(row) / (float(row["time_ns"]) * 1e-9) - 1
         except ModelDomainError as refusal:
             reasons[str(refusal)] = reasons.get(str(refusal), 0) + 1
             error = math.nan
-        except (ValueError, AttributeError) as mistake:
-            raise SpecError(Problem(f"cannot be read: {mistake}", "", str(path), line)) from None
         errors.setdefault(key, []).append(error)
     return ReferenceReport(tuple(_group(key, errors[key]) for key in sorted(errors)), reasons)
 

@@ -225,7 +225,8 @@ def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:
     Outcome
         At least one entry. Where the row cannot be converted, or a quantity not predicted, the
         entry is skipped and its reason is the first line of the error. `fit` is there only where
-        the row is converted and says whether it should fit.
+        the row is converted and says whether it should fit; where its memory is not predicted, a
+        skipped entry stands for it.
     """
     try:
         conversion = convert(case, catalogue, partial(fits_in_memory, predictor=predictor))
@@ -238,7 +239,12 @@ def run_case(case: Case, predictor: Predictor, catalogue: Catalogue) -> Outcome:
             entries.append(_compare(entry, case, conversion, predictor))
         except ClusterSimError as error:
             entries.append(_skip(entry, error))
-    return Outcome(tuple(entries), _fit(case, conversion.scenario, predictor))
+    try:
+        fit = _fit(case, conversion.scenario, predictor)
+    except ClusterSimError as error:
+        fit = None
+        entries.append(_skip(replace(entry, metric="memory_bytes", quantity="expect_fits"), error))
+    return Outcome(tuple(entries), fit)
 
 
 def fits_in_memory(scenario: Scenario, predictor: Predictor) -> bool:

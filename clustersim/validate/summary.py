@@ -165,7 +165,8 @@ def series_of(entries: Sequence[Entry]) -> list[Series]:
     """Series of the ranked metric; fewer than `LEAST_OF_SERIES` concurrencies are not judged.
 
     Replicates count by their median. Predictions that do not change over concurrency rank nothing:
-    their correlation is 0.
+    their correlation is 0. Measured values that do not change have no ranks to predict: they are
+    not judged.
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ def series_of(entries: Sequence[Entry]) -> list[Series]:
         predicted = _medians(members, lambda entry: entry.predicted)
         measured = _medians(members, lambda entry: entry.measured)
         rho = None
-        if len(predicted) >= LEAST_OF_SERIES:
+        if len(predicted) >= LEAST_OF_SERIES and len(set(measured)) > 1:
             rho = spearman(predicted, measured) or 0.0
         found.append(Series(name, tuple(members), rho))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from clustersim.errors import Problem, SpecError
 from clustersim.validate.entries import Entry
 from clustersim.validate.runner import Report
 from clustersim.validate.summary import summarise
@@ -316,7 +317,7 @@ def write_table(report: Report, path: str | Path) -> None:
 
     Raises
     ------
-    ValueError
+    SpecError
         If the file lacks one of the marks, or has them the wrong way round; it is then left as it
         was.
     """
@@ -325,5 +326,6 @@ def write_table(report: Report, path: str | Path) -> None:
     head, mark, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not mark or not end:
-        raise ValueError(f"{path} has no marks {BEGIN!r} and {END!r}")
+        fix = f"write the lines {BEGIN} and {END} where the table belongs"
+        raise SpecError(Problem("has no place for the table", fix, str(path)))
     path.write_text(f"{head}{BEGIN}\n\n{markdown(report)}\n{END}{tail}", encoding="utf-8")

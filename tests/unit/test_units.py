@@ -142,3 +142,22 @@ def test_the_schema_pattern_accepts_what_the_parser_reads():
                 assert re.match(quantity_pattern(unit), f"1.5e3 {spelling}")
     assert not re.match(quantity_pattern("bytes/s"), "400 Gbps")
     assert not re.match(quantity_pattern("bytes/s"), "400")
+
+
+@pytest.mark.parametrize("number", ["1", "+1", "1.", ".5", " 2.5", "+.5e-3", "1E+2", "-0", "-.0e1"])
+def test_the_schema_pattern_and_the_parser_read_the_same_numbers(number):
+    import re
+
+    for unit, spelling in (("s", "ms"), ("requests/s", "/min"), ("", "")):
+        assert parse_quantity(f"{number} {spelling}", unit) >= 0
+        assert re.match(quantity_pattern(unit), f"{number} {spelling}")
+
+
+@pytest.mark.parametrize("number", ["1.2.3", ".", "", "-1", "-0.5", "+-1", "1e", "1e1.5", "1 2"])
+def test_the_schema_pattern_and_the_parser_refuse_the_same_numbers(number):
+    import re
+
+    for unit, spelling in (("s", "ms"), ("requests/s", "/min"), ("", "")):
+        with pytest.raises(UnitError):
+            parse_quantity(f"{number} {spelling}", unit)
+        assert not re.match(quantity_pattern(unit), f"{number} {spelling}")

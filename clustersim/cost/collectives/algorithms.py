@@ -202,6 +202,20 @@ def _pair_share(link: Link, protocol: ProtocolName) -> float:
     return link.messages.pair_share if protocol == SIMPLE else link.messages.ll_share
 
 
+def check_collective(collective: str) -> None:
+    """Refuse a name that is none of `COLLECTIVES`.
+
+    Raises
+    ------
+    ModelDomainError
+        It is none.
+    """
+    if collective not in COLLECTIVES:
+        raise ModelDomainError(
+            f"collective '{collective}' is not modelled; use one of {', '.join(COLLECTIVES)}"
+        )
+
+
 def candidates(collective: str, path: GroupPath, links: Links) -> tuple[Candidate, ...]:
     """All ways to run a collective over a group of at least two ranks.
 
@@ -219,10 +233,7 @@ def candidates(collective: str, path: GroupPath, links: Links) -> tuple[Candidat
     tuple of Candidate
         Lines over the message size; the lowest is the answer.
     """
-    if collective not in COLLECTIVES:
-        raise ModelDomainError(
-            f"collective '{collective}' is not modelled; use one of {', '.join(COLLECTIVES)}"
-        )
+    check_collective(collective)
     found = [
         candidate
         for protocol, wire in wires(path, links)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from clustersim.cost.collectives.algorithms import Candidate, Links, candidates
+from clustersim.cost.collectives.algorithms import Candidate, Links, candidates, check_collective
 from clustersim.errors import ModelDomainError
 from clustersim.hardware.paths import GroupPath
 
@@ -78,8 +78,9 @@ def collective_s(
     in `algorithms`.
     """
     sizes = np.atleast_1d(np.asarray(size_bytes, dtype=np.float64))
-    if not np.all(np.isfinite(sizes)) or (sizes < 0).any():
-        raise ModelDomainError(f"size_bytes holds {sizes.min()}; sizes are finite and >= 0")
+    wrong = ~(np.isfinite(sizes) & (sizes >= 0))
+    if wrong.any():
+        raise ModelDomainError(f"size_bytes holds {sizes[wrong][0]:g}; sizes are finite and >= 0")
     if path.ranks <= 1:
         return np.zeros_like(sizes)
     latency_s, seconds_per_byte = _columns(candidates(collective, path, links))
@@ -148,15 +149,22 @@ def bus_factor(collective: str, ranks: int) -> float:
     Parameters
     ----------
     collective : str
-        As for `collective_s`; it is not checked.
+        One of `COLLECTIVES`.
     ranks : int
         At least 1.
 
     Returns
     -------
     float
-        2 (n-1)/n of all_reduce, (n-1)/n of all_gather, reduce_scatter and all_to_all, else 1.
+        2 (n-1)/n of all_reduce, (n-1)/n of all_gather, reduce_scatter and all_to_all, 1 of
+        broadcast and send_recv.
+
+    Raises
+    ------
+    ModelDomainError
+        There is no such collective.
     """
+    check_collective(collective)
     match collective:
         case "all_reduce":
             return 2 * (ranks - 1) / ranks

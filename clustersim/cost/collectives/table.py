@@ -115,8 +115,9 @@ def _check(table: LineTable, rows: NDArray[np.int64], sizes: NDArray[np.float64]
     groups = table.start.size - 1
     if rows.shape != sizes.shape:
         raise ModelDomainError(f"group has shape {rows.shape}, size_bytes {sizes.shape}")
-    if rows.size and not (rows.min() >= 0 and rows.max() < groups):
-        raise ModelDomainError(f"group {rows.max()} is outside a table of {groups}")
+    outside = (rows < 0) | (rows >= groups)
+    if outside.any():
+        raise ModelDomainError(f"group {rows[outside][0]} is outside a table of {groups}")
     wrong = ~(np.isfinite(sizes) & (sizes >= 0))
     if wrong.any():
         raise ModelDomainError(f"size_bytes must be finite and at least 0, not {sizes[wrong][0]:g}")

@@ -16,18 +16,22 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.cost.compute.elementwise import l2_traffic_s
 from clustersim.cost.compute.gemm import dtype_bytes, matrix_peak
+from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 from clustersim.spec.profile_mla import MlaDecodeCoefficients, MlaPrefillCoefficients
 
 Array = NDArray[np.float64]
+C = TypeVar("C")
 KEY_STEP = 64.0  # keys are visited in tiles of 64, a page of the cache in FlashMLA
 DECODE_L2_FRACTION = 0.8  # cache, over L2, of which half is found there again; assumed
 ROOF_POWER = 4.0  # assumed: smooth maxima of decoding
@@ -81,6 +85,39 @@ def arithmetic_peak(device: Device, kv_dtype: str) -> float:
     """
     known = kv_dtype in device.matrix_peak
     return matrix_peak(device, kv_dtype if known else "bf16")
+
+
+def of_cache(table: Mapping[str, C], kv_dtype: str, group: str, profile: Profile) -> C:
+    """Coefficients of attention over a cache of a datatype.
+
+    Parameters
+    ----------
+    table : mapping of str to C
+        Coefficients by section.
+    kv_dtype : str
+        Datatype of the cache.
+    group : str
+        Name of the table in messages: "mla_prefill" or "mla_decode".
+    profile : Profile
+        Holds the table.
+
+    Returns
+    -------
+    C
+        An entry of the table.
+
+    Raises
+    ------
+    ModelDomainError
+        It has none of this datatype.
+    """
+    if kv_dtype not in table:
+        known = ", ".join(sorted(name for name in table if "_" not in name))
+        raise ModelDomainError(
+            f"profile {profile.name}: no {group} coefficients for a cache of {kv_dtype!r}; "
+            f"it has {known or 'none'}"
+        )
+    return table[kv_dtype]
 
 
 def mla_prefill_s(
@@ -154,7 +191,7 @@ def mla_cache_s(
     shapes, sizes, kv_dtype, device
         As for `mla_decode_s`.
     profile : Profile
-        Its `mla_decode` has the datatype.
+        The fitted behaviour of the device.
     library : str
         Where it has kernels of its own (``bf16_triton`` for "triton"), else "".
 
@@ -162,11 +199,17 @@ def mla_cache_s(
     -------
     ndarray (n,)
         Time of one call. [s]
+
+    Raises
+    ------
+    ModelDomainError
+        The profile has no coefficients of attention over a cache of this datatype.
     """
     own = profile.mla_decode.get(f"{kv_dtype}_{library}") if library else None
     if own is not None:
         return mla_decode_s(shapes, sizes, kv_dtype, device, own)
-    plain = mla_decode_s(shapes, sizes, kv_dtype, device, profile.mla_decode[kv_dtype])
+    usual = of_cache(profile.mla_decode, kv_dtype, "mla_decode", profile)
+    plain = mla_decode_s(shapes, sizes, kv_dtype, device, usual)
     wide = profile.mla_decode.get(f"{kv_dtype}{WIDE}")
     if wide is None:
         return plain

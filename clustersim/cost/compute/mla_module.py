@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_cache_s, mla_prefill_s
+from clustersim.cost.compute.mla import MlaShapes, MlaSizes, mla_cache_s, mla_prefill_s, of_cache
 from clustersim.cost.compute.quantised import repeated_s
 from clustersim.errors import ModelDomainError
 from clustersim.spec.device import Device
@@ -61,10 +61,8 @@ def mla_module_s(shapes: MlaShapes, block: MlaBlock, device: Device, profile: Pr
     Raises
     ------
     ModelDomainError
-        The profile has no coefficients of blocks of this phase, or the device no matrix units for a
-        datatype.
-    KeyError
-        The profile has no coefficients of attention over a cache of this datatype.
+        The profile has no coefficients of blocks of this phase or of attention over a cache of this
+        datatype, or the device no matrix units for a datatype.
 
     Notes
     -----
@@ -109,9 +107,8 @@ def module_parts_s(
     Raises
     ------
     ModelDomainError
-        The device has no matrix units for a datatype, or the profile no coefficients of products.
-    KeyError
-        The profile has no coefficients of attention over a cache of this datatype.
+        The device has no matrix units for a datatype, or the profile no coefficients of products or
+        of attention over a cache of this datatype.
     """
     s = block.sizes
     streamed = profile.model_copy(
@@ -130,7 +127,7 @@ def module_parts_s(
     for product in absorbed:
         products_s = products_s + repeated_s(product, "bf16", device, streamed, "bf16", False)
     if block.phase == "prefill":
-        prefill = profile.mla_prefill[block.kv_dtype]
+        prefill = of_cache(profile.mla_prefill, block.kv_dtype, "mla_prefill", profile)
         return products_s, mla_prefill_s(shapes, s, block.kv_dtype, device, prefill)
     return products_s, mla_cache_s(shapes, s, block.kv_dtype, device, profile, block.library)
 

@@ -27,14 +27,14 @@ def check_divides(flag: str, part: int, whole_flag: str, whole: int) -> None:
     flag, whole_flag : str
         Options that gave the two, as the message names them.
     part, whole : int
-        At least 1.
+        The whole is at least 1.
 
     Raises
     ------
     ModelDomainError
-        There is a remainder; the message says what to use.
+        There is a remainder, or the part is below 1; the message says what to use.
     """
-    if whole % part:
+    if part < 1 or whole % part:
         raise ModelDomainError(
             f"{flag} {part} does not divide {whole_flag} {whole}\n  fix: use a divisor of {whole}"
         )
@@ -133,8 +133,19 @@ def key_of(table: Mapping[str, C], found: C) -> str:
     -------
     str
         The first key that holds it.
+
+    Raises
+    ------
+    ModelDomainError
+        The table does not hold it.
     """
-    return next(key for key, c in table.items() if c is found)
+    for key, c in table.items():
+        if c is found:
+            return key
+    raise ModelDomainError(
+        "the coefficients are not those of this profile\n"
+        f"  fix: take them from its entries {', '.join(table) or 'none'}"
+    )
 
 
 def stand_in_notes(asked: str, used: str) -> list[str]:

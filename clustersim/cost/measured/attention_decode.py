@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from clustersim.cost.compute.decode import DecodeShapes, decode_s, kernel_sections
-from clustersim.cost.compute.gemm import dtype_bytes
 from clustersim.cost.measured.attention_rows import Names, Rows, by_names
 from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
@@ -55,8 +55,10 @@ def shapes_of(columns: Columns, rows: Rows) -> DecodeShapes:
 
 
 def sections(columns: Columns) -> Names:
-    """`decode/` and the cache datatype of each row."""
-    return np.char.add("decode/", words(columns, "kv_dtype"))
+    """`decode/` and the cache datatype of each row; "" where it is not known."""
+    kv_dtype = words(columns, "kv_dtype")
+    known = np.isin(kv_dtype, tuple(ELEMENT_BYTES))
+    return np.where(known, np.char.add("decode/", kv_dtype), "")
 
 
 def kernels(columns: Columns, device: Device, profile: Profile) -> Names:
@@ -71,7 +73,7 @@ def kernels(columns: Columns, device: Device, profile: Profile) -> Names:
     Returns
     -------
     ndarray of str (n,)
-        Such as ``decode/bf16`` and ``decode/bf16_single``.
+        Such as ``decode/bf16`` and ``decode/bf16_single``; "" as from `sections`.
     """
 
     def name(kv_dtype: str, _: str, rows: Rows) -> Names:
@@ -99,13 +101,12 @@ def predict(columns: Columns, device: Device, profile: Profile) -> Floats:
     Returns
     -------
     ndarray (n,)
-        [s]
+        NaN where the datatype of a cache is not known. [s]
 
     Raises
     ------
     ModelDomainError
-        The profile has no coefficients of decoding that could stand in, or the datatype of a cache
-        is not known.
+        The profile has no coefficients of decoding that could stand in.
     """
 
     def price(kv_dtype: str, _: str, rows: Rows) -> Floats:
@@ -126,15 +127,10 @@ def size(columns: Columns) -> Floats:
     Returns
     -------
     ndarray (n,)
-        [bytes]
-
-    Raises
-    ------
-    ModelDomainError
-        The datatype of a cache is not known.
+        NaN where the datatype of a cache is not known. [bytes]
     """
     shapes = shapes_of(columns, np.arange(len(columns["batch"])))
-    kv_bytes = np.array([dtype_bytes(name) for name in words(columns, "kv_dtype")])
+    kv_bytes = np.array([ELEMENT_BYTES.get(name, np.nan) for name in words(columns, "kv_dtype")])
     return np.asarray(2.0 * shapes.total_keys * shapes.kv_heads * shapes.head_dim * kv_bytes)
 
 

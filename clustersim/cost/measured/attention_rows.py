@@ -11,6 +11,7 @@ from clustersim.cost.compute.attention import AttentionShapes
 from clustersim.cost.compute.sections import AttentionTimes
 from clustersim.cost.measured.columns import no_variant, numbers, words
 from clustersim.cost.measured.family import Coefficient, Columns, Family, Floats
+from clustersim.spec.datatypes import ELEMENT_BYTES
 from clustersim.spec.device import Device
 from clustersim.spec.profile import Profile
 
@@ -86,27 +87,29 @@ def prompt_family(
 def by_names(
     first: Names, second: Names, price: Callable[[str, str, Rows], NDArray[np.generic]], kind: str
 ) -> NDArray[np.generic]:
-    """Call a function once for each pair of names, and put its results in the places of their rows.
+    """Call a function once for each pair of datatypes, and put its results in their rows' places.
 
     Parameters
     ----------
     first, second : ndarray of str (n,)
-        Names without ``|``, such as datatypes.
+        Datatypes; the second may be "".
     price : callable
         Two names and the numbers of their rows: a value for each of these rows.
     kind : str
-        Datatype of the values, such as "f8" or "U64".
+        Datatype of the values: "f8" or "U64".
 
     Returns
     -------
     ndarray (n,)
+        NaN, or "", where a datatype is not known: outside the domain.
     """
-    out = np.zeros(first.size, dtype=kind)
+    out = np.full(first.size, np.nan if kind == "f8" else "", dtype=kind)
     joined = np.char.add(np.char.add(first, "|"), second)
     for pair in np.unique(joined):
         rows = np.flatnonzero(joined == pair)
-        one, two = str(pair).split("|")
-        out[rows] = price(one, two, rows)
+        one, _, two = str(pair).partition("|")
+        if one in ELEMENT_BYTES and (not two or two in ELEMENT_BYTES):
+            out[rows] = price(one, two, rows)
     return out
 
 

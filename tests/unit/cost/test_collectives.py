@@ -194,6 +194,8 @@ def test_what_is_not_modelled_is_refused_by_name() -> None:
         collective_s("gather_all", 1.0, group(2), LINKS)
     with pytest.raises(ModelDomainError, match=r"-3.*>= 0"):
         collective_s("all_reduce", -3.0, group(2), LINKS)
+    with pytest.raises(ModelDomainError, match="size_bytes holds inf"):
+        collective_s("all_reduce", [1.0, np.inf], group(2), LINKS)
     with pytest.raises(ModelDomainError, match=r"carrier_pigeon.*infiniband"):
         collective_s("all_reduce", 1.0, group(1, 2, nic="carrier_pigeon"), LINKS)
 
@@ -202,12 +204,16 @@ def test_bus_factors_are_those_of_nccl_tests() -> None:
     assert bus_factor("all_reduce", 8) == 1.75
     assert bus_factor("all_gather", 8) == bus_factor("all_to_all", 8) == 0.875
     assert bus_factor("send_recv", 2) == bus_factor("broadcast", 8) == 1.0
+    with pytest.raises(ModelDomainError, match=r"gather_all.*all_gather"):
+        bus_factor("gather_all", 8)
 
 
 def test_a_table_refuses_rows_it_does_not_hold() -> None:
     table = line_table([("all_reduce", group(8))], LINKS)
     with pytest.raises(ModelDomainError, match="outside a table of 1"):
         price_calls(table, [1], [1.0])
+    with pytest.raises(ModelDomainError, match="group -2 is outside"):
+        price_calls(table, [0, -2], [1.0, 1.0])
     with pytest.raises(ModelDomainError, match="shape"):
         price_calls(table, [0, 0], [1.0])
     with pytest.raises(ModelDomainError, match="finite"):

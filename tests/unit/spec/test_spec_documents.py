@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from clustersim.spec.documents import parse_document, plain_value
@@ -57,6 +59,8 @@ def test_every_value_has_a_place(path, line, column):
         ("12:30", "12:30"),
         ("2024-01-01", "2024-01-01"),
         ("400 W", "400 W"),
+        ("9" * 40, math.inf),
+        ("-" + "9" * 40, -math.inf),
     ],
 )
 def test_unquoted_scalars_follow_the_core_schema(text, value):

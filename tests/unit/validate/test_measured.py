@@ -19,7 +19,12 @@ from clustersim.errors import SpecError
 from clustersim.spec.resolve import load_device
 from clustersim.validate import measured
 from clustersim.validate.measured import statistics, validate_measured
-from clustersim.validate.reference import REQUIRED, reference_s, validate_reference
+from clustersim.validate.reference import (
+    REQUIRED,
+    read_reference,
+    reference_s,
+    validate_reference,
+)
 from clustersim.validate.summary import error_statistics
 from tests.measured_rows import gemm_rows, with_small_gemm, write_parquet
 
@@ -214,6 +219,52 @@ def test_wrong_times_of_a_reference_are_all_named(tmp_path):
     result = invoke("validate", "--reference", path, code=2)
     assert f"{path}:2: time_ns" in result.stderr
     assert f"{path}:4: time_ns" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"chunks": "0"}, "chunks: '0' is not a whole number above 0"),
+        ({"link_bandwidth_GBps": "0"}, "link_bandwidth_GBps: '0' is not a positive number"),
+        ({"link_bandwidth_GBps": "50;25"}, "link_bandwidth_GBps: '50;25' is 2 values for 1"),
+        ({"link_latency_ns": "-1"}, "link_latency_ns: '-1' is not a number of at least 0"),
+        ({"local_mem_bw_GBps": "inf"}, "local_mem_bw_GBps: 'inf' is not a positive number"),
+        ({"npus": "eight"}, "npus: 'eight' is not a whole number above 0"),
+        ({"topology": "Ring"}, "topology: 'Ring' is no dimension"),
+        ({"topology": "Ring0"}, "topology: 'Ring0' is no dimension"),
+    ],
+)
+def test_what_a_reference_cannot_be_read_by_is_named_with_its_line(tmp_path, change, said):
+    path = write_reference(tmp_path / "r.csv", {}, change, {"bytes": "many"})
+    with pytest.raises(SpecError) as caught:
+        read_reference(path)
+    first, last = caught.value.problems
+    assert str(first).startswith(f"{path}:3: {said}")
+    assert str(last).startswith(f"{path}:4: bytes: 'many' is not a positive number")
+    assert first.fix
+    assert last.fix
+
+
+@pytest.mark.parametrize("cut", [slice(None, -2), slice(0, 3)])
+def test_a_short_row_of_a_reference_is_named_with_its_line(tmp_path, cut):
+    path = write_reference(tmp_path / "r.csv", {}, {})
+    header, first, second = path.read_text().splitlines()
+    path.write_text("\n".join([header, first, "", ",".join(second.split(",")[cut])]))
+    with pytest.raises(SpecError, match=rf"{path}:4: has not one value for each column"):
+        validate_reference(path)
+
+
+def test_a_reference_that_cannot_be_opened_is_bad_input(tmp_path):
+    for path in (tmp_path / "none.csv", tmp_path):
+        with pytest.raises(SpecError, match=rf"{path}: cannot be read: .*\n  fix: name a CSV"):
+            read_reference(path)
+
+
+def test_reference_rows_of_unknown_topologies_are_skipped(tmp_path):
+    path = write_reference(tmp_path / "r.csv", {}, {"topology": "Torus8"})
+    report = validate_reference(path)
+    assert report.compared == 1
+    assert report.reasons == {"topology Torus has no textbook form here": 1}
 
 
 def test_reference_without_its_columns_is_bad_input(tmp_path):

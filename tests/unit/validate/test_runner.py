@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clustersim.errors import SimulationError
+from clustersim.errors import ModelDomainError, SimulationError, SpecError
 from clustersim.validate.cases import CaseFile
 from clustersim.validate.runner import Report, run_case, validate_cases
 from clustersim.validate.table import exit_code, markdown, render, write_table
@@ -160,6 +160,18 @@ def test_what_must_not_fit_is_checked(case, predictor, catalogue):
     assert exit_code(Report(outcome.entries, (outcome.fit,))) == 1
 
 
+def test_a_fit_that_cannot_be_predicted_is_a_skipped_entry(case, predictor, catalogue):
+    class Refuses(type(predictor)):
+        def memory_bytes(self, scenario, stage=None):
+            raise ModelDomainError("no memory of this\nmore")
+
+    outcome = run_case(case({"expect_fits": True}), Refuses(), catalogue)
+    step, fit = outcome.entries
+    assert (step.status, step.metric) == ("ok", "step_time_s")
+    assert (fit.status, fit.metric, fit.reason) == ("skipped", "memory_bytes", "no memory of this")
+    assert outcome.fit is None
+
+
 def test_the_document_has_the_keys_of_the_contract(case, predictor, catalogue):
     files = [CaseFile(Path("x"), cases=(case({"tolerance": 0.1}),))]
     document = validate_cases(files, predictor, catalogue).document()
@@ -210,5 +222,6 @@ def test_the_table_is_written_between_its_marks(case, predictor, catalogue, tmp_
     assert "old" not in text
     assert "outside tolerance" in render(report)
     (tmp_path / "bare.md").write_text("nothing")
-    with pytest.raises(ValueError, match="no marks"):
+    with pytest.raises(SpecError, match=r"bare\.md: has no place for the table\n  fix: write"):
         write_table(report, tmp_path / "bare.md")
+    assert (tmp_path / "bare.md").read_text() == "nothing"

@@ -8,7 +8,14 @@ import pytest
 
 from clustersim.validate.entries import Entry
 from clustersim.validate.series import fit_line, series_report
-from clustersim.validate.summary import error_statistics, nearest_rank, spearman, summarise
+from clustersim.validate.summary import (
+    RANKED,
+    error_statistics,
+    nearest_rank,
+    series_of,
+    spearman,
+    summarise,
+)
 
 ENTRY = Entry("a", "S", "D", "ok", None, "step_time_s", 1.1, 1.0, 0.1)
 
@@ -43,6 +50,28 @@ def test_rank_correlation_sees_order_only():
     assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
     assert spearman([1, 2, 2, 3], [1, 2, 2, 3]) == pytest.approx(1.0)
     assert spearman([1, 1, 1], [1, 2, 3]) is None
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "rho"),
+    [
+        ([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 8.0, 9.0], 1.0),
+        ([1.0, 1.0, 1.0, 1.0], [2.0, 4.0, 8.0, 9.0], 0.0),
+        ([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 2.0], None),
+    ],
+)
+def test_constant_predictions_rank_nothing_and_constant_measurements_are_not_judged(
+    predicted, measured, rho
+):
+    blank = replace(ENTRY, metric=RANKED, series="x")
+    entries = [
+        replace(blank, concurrency=n, predicted=ours, measured=theirs)
+        for n, (ours, theirs) in enumerate(zip(predicted, measured, strict=True), 1)
+    ]
+    (series,) = series_of(entries)
+    assert series.spearman == (rho if rho is None else pytest.approx(rho))
+    groups = [row["group"] for row in summarise(entries)]
+    assert (f"{RANKED} over concurrency, by series" in groups) == (rho is not None)
 
 
 def test_a_line_is_recovered():

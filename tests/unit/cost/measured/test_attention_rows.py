@@ -53,6 +53,22 @@ def test_groups_are_packed_where_their_blocks_fill_a_quarter_of_the_sms():
     assert attention_decode.kernels(rows, machine, load_profile(machine.profile)) == ["decode/fp8"]
 
 
+@pytest.mark.parametrize("module", [attention_prefill, attention_decode, attention_bidirectional])
+def test_rows_of_unknown_datatypes_are_outside_and_the_others_keep_their_time(module):
+    family, machine = module.FAMILY, DEVICES["h100_sxm_80gb"]
+    name = "dtype" if module is attention_bidirectional else "kv_dtype"
+    rows = columns(batch=[4, 4], q_len=16) | {name: np.array(["bf16", "int3"])}
+    alone = columns(batch=4, q_len=16)
+    assert family.sections(rows).tolist() == [family.sections(alone)[0], ""]
+    found = family.predict(rows, machine, PROFILE)
+    assert np.isnan(found).tolist() == [False, True]
+    assert found[0] == family.predict(alone, machine, PROFILE)[0]
+    assert family.size(rows)[0] == family.size(alone)[0]
+    if family.kernels is not None:
+        kernels = family.kernels(rows, machine, PROFILE).tolist()
+        assert kernels == [family.kernels(alone, machine, PROFILE)[0], ""]
+
+
 def test_prefill_sections_tell_datatypes_and_fp8_head_sizes():
     sections = attention_prefill.FAMILY.sections
     assert sections(columns(kv_dtype="fp8")).tolist() == ["prefill/bf16_kv_fp8"]
