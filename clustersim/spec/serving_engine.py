@@ -102,6 +102,10 @@ class ServingEngine(Record):
         description="norms and activations run one block a row, element by element, as the kernels "
         "behind the measured passes; without: vectorised or generated kernels",
     )
+    grouped_attention: bool = Field(
+        default=True,
+        description="decoding loads keys once for all query heads of a group; false: once for each",
+    )
     token_filter: Literal["sort", "select", "reject"] = Field(
         default="sort",
         description="how top-k and top-p are applied: all logits sorted, thresholds found by a "

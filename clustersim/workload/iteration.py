@@ -10,6 +10,8 @@ References
 ----------
 .. [1] vLLM, pull request 40376, "Enable FlashInfer top-k/top-p sampler by default", 2026: times of
    three ways to filter tokens, https://github.com/vllm-project/vllm/pull/40376
+.. [2] SGLang, pull request 14416, "Fusing RMSNormTP in minimax_m2," 2025: a sum, an all-reduce and
+   the norm, https://github.com/sgl-project/sglang/pull/14416
 """
 
 from __future__ import annotations
@@ -232,6 +234,8 @@ def _passes(model: Model, shards: Shards) -> list[Pass]:
     if model.qk_norm != "none":
         width = (shards.heads + shards.kv_heads) * model.head_dim
         found.append(Pass("query and key norm", kind, 2.0 * width * HIDDEN_BYTES, layers))
+        if model.qk_norm == "whole" and tp > 1:  # squares are summed before ranks add them up [2]
+            found.append(Pass("query and key squares", "stream", width * HIDDEN_BYTES, layers))
     widths = []
     if dense := float(model.layers - model.expert_layers):
         widths.append((model.ffn / tp, dense))

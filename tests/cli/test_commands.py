@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from clustersim.cli.app import app
 from clustersim.cli.console import BUG
+from clustersim.cli.tables import text_of, words
 
 runner = CliRunner()
 
@@ -258,3 +259,16 @@ def test_validate_writes_its_report(tmp_path):
 
 def test_folder_without_cases_is_bad_input(tmp_path):
     assert "holds no cases" in invoke("validate", str(tmp_path), code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "title", "text"),
+    [
+        ("output_tokens_per_s", 1234.0, "output tokens/s", "1,234"),
+        ("requests_per_s", 0.5, "requests/s", "0.500"),
+        ("nic_bytes_per_s", 25e9, "nic", "25.0 GB/s"),
+        ("step_time_s", 1.5, "step time", "1.50 s"),
+    ],
+)
+def test_a_field_is_named_by_its_value_or_its_title_with_a_unit(name, value, title, text):
+    assert (words(name), text_of(name, value)) == (title, text)

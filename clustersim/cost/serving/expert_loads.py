@@ -13,6 +13,9 @@ References
 .. [2] B. Rosén, "Asymptotic theory for order sampling," J. Stat. Plan. Inference 62, 1997.
 .. [3] DeepSeek-AI, "DeepSeek-V3 Technical Report," arXiv:2412.19437, 2024 (node-limited routing).
 .. [4] Y. Tang et al., "Pangu Pro MoE: Mixture of Grouped Experts," arXiv:2505.21411, 2025.
+.. [5] NVIDIA, TensorRT-LLM, examples/wide_ep/ep_load_balancer: tokens of 32 ranks in the layers of
+   DeepSeek-R1, on average 1.56 above the mean on the fullest and 0.48 of it apart; the default
+   exponent of the power law, 0.7, gives 1.60 and 0.47.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head", "draft")
 MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 # Spread of ranks that reach a collective; fitted to times per token of silicon_e2e.csv, in which it
-# tells groups of 1, 2, 4 and 8 apart; 2 to 6 us with a model left out (validation/fit_skew.py).
+# tells groups of 1, 2, 4 and 8 apart; 3 to 6 us with a model left out (validation/fit_skew.py).
 SKEW_S = 5e-6
 VECTOR_ELEMENTS = 8.0  # 16-bit elements in the widest load, 16 bytes (CUDA C++ guide, 5.3.2)
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
@@ -66,6 +66,9 @@ EXPERT_KERNELS = {
     "w4a16_mxfp4": ("w4a16_int", "bf16"),
     "w4a8_mxfp4_mxfp8": ("fp8",),
 }
+# Bytes of a 16-bit cache into an SM in a clock, kernels of single query heads: 30 to 32 fitted on
+# H100, B200, B300, GB200 and GB300.
+SINGLE_BYTES = 32.0
 GENERATED = "nvfp4_min_latency"  # generated kernels, measured in this format alone
 
 
@@ -114,7 +117,7 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     Parameters
     ----------
     scenario : ServingScenario
-        Its cluster; its engine says whether memory-bound kernels load single elements.
+        Its cluster; its engine says how its memory-bound kernels and its attention load.
     iteration : Iteration
         Its shards say how many GPUs hold a part.
 
@@ -147,6 +150,8 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     profile = _under_limit(device, load_profile(device.profile))
     if not scenario.engine.row_kernels:
         profile = _vectorised(profile)
+    if not scenario.engine.grouped_attention:
+        profile = _ungrouped(device, profile)
     return Site(device, profile, links, paths)
 
 
@@ -159,6 +164,18 @@ def _vectorised(profile: Profile) -> Profile:
         for kind, c in profile.elementwise.items()
     }
     return profile.model_copy(update={"elementwise": passes})
+
+
+def _ungrouped(device: Device, profile: Profile) -> Profile:
+    """The profile with decoding kernels that load keys once for each query head."""
+    decode = {}
+    for name, packed in profile.decode.items():
+        single = profile.decode.get(f"{name}_single", packed)
+        if single.group_limit > 1:  # such a kernel was not measured here
+            feed = SINGLE_BYTES * device.boost_clock
+            single = packed.model_copy(update={"group_limit": 1, "block_bandwidth": feed})
+        decode[name] = single
+    return profile.model_copy(update={"decode": decode})
 
 
 def _under_limit(device: Device, profile: Profile) -> Profile:

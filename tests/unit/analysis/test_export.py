@@ -16,7 +16,8 @@ from clustersim.analysis.columns import chosen_classes, program_frame, timeline_
 from clustersim.analysis.export import FILES, check_folder, write_run
 from clustersim.analysis.trace import trace_events
 from clustersim.errors import SpecError
-from tests.unit.analysis.steps import pipeline_step
+from tests.programs import pipeline_program
+from tests.unit.analysis.steps import finish, pipeline_step
 
 COLUMNS = {
     "op",
@@ -166,6 +167,15 @@ def test_trace_opens_as_json_with_ops_names_and_arrows(tmp_path, step):
     assert phases.count("X") == step.program.ops * 3
     assert phases.count("s") == phases.count("f") == 3 * 3 * 2  # forward and backward transfers
     assert trace["otherData"]["holds"] == "all 3 classes of replicas"
+
+
+def test_trace_counts_the_names_of_every_class():
+    """Ten classes of twenty stages with few ops have many names beside few events."""
+    program = pipeline_program(20, 1, 1, replicas=10)
+    run = finish(program, {"forward": 1.0, "backward": 2.0}).run
+    everything = len(trace_events(run)[0])
+    for most in range(110, everything + 1000, 20):
+        assert len(trace_events(run, most)[0]) <= most
 
 
 def test_trace_is_capped_and_says_so(step):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clustersim.cost.compute.gemm import alignment_factor, gemm_row, gemm_s
 from clustersim.cost.compute.pricing import kernel_s
 from clustersim.cost.compute.tile_choice import best_tile
+from clustersim.cost.explain.checks import check_divides, key_of
 from clustersim.cost.explain.collective import group_members
 from clustersim.cost.explain.gemm import _product
 from clustersim.cost.explain.parts import pairs_seen
@@ -246,3 +247,16 @@ def test_every_device_that_has_a_profile_explains_a_product(device):
     if found.profile not in list_names("profile"):
         pytest.skip(f"profile {found.profile} is not shipped")
     sums_up(EXPLAINERS["gemm"](site(device), m=2048, n=4096, k=1024))
+
+
+def test_coefficients_of_another_profile_have_no_key():
+    table = load_profile("h100_sxm").gemm
+    assert key_of(table, table["bf16"]) == "bf16"
+    with pytest.raises(ModelDomainError, match=r"not those of this profile\n  fix: .*bf16"):
+        key_of(table, table["bf16"].model_copy())
+
+
+@pytest.mark.parametrize("part", [0, -2, 3])
+def test_a_part_that_does_not_divide_is_refused(part):
+    with pytest.raises(ModelDomainError, match=f"--kv-heads {part} does not divide --heads 8"):
+        check_divides("--kv-heads", part, "--heads", 8)

@@ -201,6 +201,15 @@ def test_parts_of_a_latent_block_are_its_price(device, phase, tokens, kv_dtype, 
     accounts_for(found, float(price[0]))
 
 
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_a_latent_block_over_a_cache_of_unknown_datatype_is_refused(phase):
+    here = site("h100_sxm")
+    shapes = MlaShapes(**columns(q_len=1, kv_len=64, heads=16, batch=1))
+    said = f"no mla_{phase} coefficients for a cache of 'int4'; it has bf16, fp8"
+    with pytest.raises(ModelDomainError, match=said):
+        mla_module_s(shapes, MlaBlock(phase, "int4", "bf16"), here.device, here.profile)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     topology=st.sampled_from(["dgx_h100", "hgx_b200", "rtx_pro_6000"]),

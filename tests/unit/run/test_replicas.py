@@ -7,7 +7,7 @@ import pytest
 
 from clustersim.cost.power import serving_power_share
 from clustersim.parallel.replica import memory_of_replica
-from clustersim.run.replicas import admissible, play, with_budget
+from clustersim.run.replicas import PriceBook, admissible, play, with_budget
 from clustersim.spec.resolve import load_scenario
 from clustersim.spec.serving import ServingScenario
 from clustersim.workload.requests import build_requests
@@ -76,3 +76,18 @@ def test_an_engine_that_does_not_cut_prompts_has_room_for_the_longest_and_a_full
 )
 def test_power_is_that_of_what_runs(times, reached, expected):
     assert serving_power_share(*times, reached) == pytest.approx(expected)
+
+
+def test_counts_of_the_same_name_in_two_folders_are_two_prices(tmp_path, monkeypatch):
+    scenario = load_scenario(
+        "serve_mixtral_8xh100", ["routing={popularity: counts, counts: counts.csv}"]
+    )
+    assert isinstance(scenario, ServingScenario)
+    monkeypatch.setattr("clustersim.run.replicas.price_iteration", lambda *parts: parts[-1].copy())
+    for folder, first in (("a", 1), ("b", 9)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "counts.csv").write_text(f"count\n{first}\n" + "1\n" * 7)
+    book = PriceBook()
+    read = [book.look_up(scenario, tmp_path / folder) for folder in ("a", "b", "a")]
+    assert [counts[0] for counts in read] == [1.0, 9.0, 1.0]
+    assert read[0] is read[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clustersim.errors import SpecError
+from clustersim.errors import ClusterSimError, SpecError
 from clustersim.spec.documents import read_document
-from clustersim.spec.names import list_names
+from clustersim.spec.names import list_names, locate
 from clustersim.spec.resolve import (
     load_checked_scenario,
     load_device,
@@ -161,6 +161,11 @@ def test_names_ignore_case_and_hyphens_and_an_ending():
     expected = load_model(first)
     assert load_model(first.upper().replace("_", "-")) == expected
     assert load_model(f"{first}.yaml") == expected
+
+
+def test_an_unknown_name_is_refused_as_we_refuse():
+    with pytest.raises(ClusterSimError, match="unknown model `gpt9`"):
+        locate("model", "gpt9")
 
 
 def test_a_device_is_found_by_an_alias():
