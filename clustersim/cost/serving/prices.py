@@ -46,8 +46,8 @@ Array = NDArray[np.float64]
 PARTS = ("products", "experts", "exchange", "all_reduce", "passes", "head", "draft")
 MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 # Spread of ranks that reach a collective; fitted to times per token of silicon_e2e.csv, in which it
-# tells groups of 1, 2, 4 and 8 apart; 3 to 6 us with a model left out (validation/fit_skew.py).
-SKEW_S = 5e-6
+# tells groups of 1, 2, 4 and 8 apart; 2 to 4 us with a model left out (validation/fit_skew.py).
+SKEW_S = 4e-6
 VECTOR_ELEMENTS = 8.0  # 16-bit elements in the widest load, 16 bytes (CUDA C++ guide, 5.3.2)
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
 TILE_ROWS = 128  # one row beyond full tiles starts further ones
@@ -151,7 +151,7 @@ def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
     if not scenario.engine.row_kernels:
         profile = _vectorised(profile)
     if not scenario.engine.grouped_attention:
-        profile = _ungrouped(device, profile)
+        profile = ungrouped(device, profile)
     return Site(device, profile, links, paths)
 
 
@@ -166,8 +166,20 @@ def _vectorised(profile: Profile) -> Profile:
     return profile.model_copy(update={"elementwise": passes})
 
 
-def _ungrouped(device: Device, profile: Profile) -> Profile:
-    """The profile with decoding kernels that load keys once for each query head."""
+def ungrouped(device: Device, profile: Profile) -> Profile:
+    """The profile of a library whose decoding kernels load keys once for each query head.
+
+    Parameters
+    ----------
+    device : Device
+        Its clock bounds what an SM loads where no such kernel was measured.
+    profile : Profile
+
+    Returns
+    -------
+    Profile
+        Decoding by the sections ``_single``, or by the packed ones for one query head a block.
+    """
     decode = {}
     for name, packed in profile.decode.items():
         single = profile.decode.get(f"{name}_single", packed)

@@ -20,12 +20,13 @@ from clustersim.cost.serving.prices import (
     pass_s,
     price_iteration,
     replica_site,
+    ungrouped,
 )
 from clustersim.engine.serving.reference_step import table_at
 from clustersim.spec.device import Device
 from clustersim.spec.model import Experts
 from clustersim.spec.profile import Profile
-from clustersim.spec.resolve import load_scenario
+from clustersim.spec.resolve import load_device, load_profile, load_scenario
 from clustersim.spec.serving import Routing, ServingScenario
 from clustersim.spec.serving_engine import ServingEngine
 from clustersim.workload.iteration import Iteration, iteration_of
@@ -187,6 +188,24 @@ def test_kernels_of_one_block_a_row_are_slower_with_few_rows_only() -> None:
     wide, narrow = (pass_s(entry, changed(name, row_kernels=old)[2], rows) for old in (False, True))
     assert narrow[0] > 1.3 * wide[0]
     assert (narrow > wide).all()
+
+
+@pytest.mark.parametrize("device", ["h100_sxm_80gb", "a100_sxm_80gb"])
+def test_without_grouped_kernels_query_heads_read_keys_again(device: str) -> None:
+    known = load_device(device)
+    packed = load_profile(known.profile)
+    many, one = np.full(1, 64.0), np.ones(1)
+    times: dict[tuple[bool, float], float] = {}
+    for grouped in (True, False):
+        profile = packed if grouped else ungrouped(known, packed)
+        for heads in (8.0, 64.0):
+            keys, kv_heads, dim = 4096 * one, 8 * one, 128 * one
+            shapes = DecodeShapes(many, keys * many, keys, keys, heads * one, kv_heads, dim)
+            times[grouped, heads] = float(
+                decode_s(shapes, known, profile, "bf16", False).total_s[0]
+            )
+    assert times[False, 8.0] == pytest.approx(times[True, 8.0], rel=0.25)
+    assert 2.0 * times[True, 64.0] < times[False, 64.0] < 8.0 * times[True, 64.0]
 
 
 def test_an_engine_whose_kernels_were_measured_runs_no_other() -> None:
