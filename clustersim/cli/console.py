@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from clustersim.cli.main import BROKEN_PIPE, INTERRUPTED, TERMINATED, is_ending
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 NO, BAD_INPUT, BUG = 1, 2, 3
-INTERRUPTED, BROKEN_PIPE = 130, 141  # 128 and the number of the signal
 NARROW, WIDE = 80, 100
 SILENT_S = 1.0  # shorter work shows no progress
 
@@ -162,6 +163,8 @@ def discard_output() -> None:
 
 def _give_up(error: Exception) -> None:
     """Report our own bug in a line or two; the traceback only where it is asked for."""
+    if is_ending():
+        raise typer.Exit(TERMINATED) from None
     if os.environ.get(DEBUG) == "1":
         import traceback
 

@@ -15,6 +15,7 @@ from types import FrameType
 INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # 128 and the number of the signal
 BAD_OUTPUT = 2
 LOOK_EVERY_S = 0.5  # a worker, for the process that forked it
+GRACE_S = 5.0  # to tidy up after being told to stop
 
 
 def main() -> None:
@@ -66,7 +67,19 @@ def _follow(parent: int) -> None:
 def _end(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _end_workers()
+    threading.Thread(target=_end_late, daemon=True).start()
     raise SystemExit(TERMINATED)
+
+
+def is_ending() -> bool:
+    """Whether SIGTERM has come: what goes wrong from there on, libraries make of the ending."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
+def _end_late() -> None:
+    """End the process where its ending was ignored, as in a callback of a fork or a collection."""
+    time.sleep(GRACE_S)
+    os._exit(TERMINATED)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -75,9 +88,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_workers() -> None:
-    """End the processes of a pool at once, so that its clean-up does not wait for their work."""
+    """End the processes of a pool at once, so that its clean-up does not wait for their work.
+
+    By SIGKILL, since one that was just forked may lose a signal with a handler.
+    """
     if "multiprocessing" in sys.modules:
         from multiprocessing import active_children
 
         for worker in active_children():
-            worker.terminate()
+            worker.kill()

@@ -142,3 +142,26 @@ def test_program_ends_soon_after_it_is_told(tmp_path):
         program.terminate()
         program.communicate(timeout=PATIENCE_S)
     assert program.returncode in (143, -signal.SIGTERM)  # the latter before it listens
+
+
+IGNORED = "except SystemExit: time.sleep(100)"
+WRAPPED = "except SystemExit as ending: raise ValueError('built in vain') from ending"
+
+
+@pytest.mark.parametrize("library", [IGNORED, WRAPPED], ids=["ignored", "wrapped"])
+def test_ending_that_a_library_took_is_an_ending(library):
+    code = (
+        "import os, signal, time, typer\n"
+        "from clustersim.cli import main\n"
+        "from clustersim.cli.console import answering\n"
+        "main.GRACE_S = 0.1\n"
+        "main.listen()\n"
+        "try:\n"
+        "    with answering():\n"
+        "        try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(100)\n"
+        f"        {library}\n"
+        "except typer.Exit as answer: os._exit(answer.exit_code)\n"
+    )
+    with started(sys.executable, "-c", code) as program:
+        _, said = program.communicate(timeout=PATIENCE_S)
+    assert (program.returncode, said) == (143, "")
