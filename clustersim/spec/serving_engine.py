@@ -124,6 +124,16 @@ class ServingEngine(Record):
         description="the measured kernels of experts are its own: it has no faster ones of other "
         "formats",
     )
+    padded_experts: tuple[str, ...] = Field(
+        default=(),
+        description="formats of experts whose kernels compute 128 rows of every expert, whether "
+        "tokens fill them or not",
+    )
+    padded_experts_below: int | None = Field(
+        default=None,
+        gt=1,
+        description="ways of tensor parallelism in an expert from which on other kernels run",
+    )
     shared_expert_stream: int | None = Field(
         default=None, gt=0, description="most tokens whose shared experts run beside routed ones"
     )

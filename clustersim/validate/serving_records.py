@@ -202,6 +202,7 @@ class LengthsFrom(Row):
 class Origin(Row):
     """Where a row was printed; the rest of its source is not read."""
 
+    key: str = ""
     ref: str | None = None
 
 

@@ -37,6 +37,7 @@ from clustersim.validate.serving_records import (
     first_problem,
 )
 from clustersim.validate.serving_stack import (
+    VERSIONS,
     Stock,
     adjust_engine,
     cache_format,
@@ -108,7 +109,7 @@ def _convert(case: ServingCase, folder: Path, stock: Stock) -> ServingRun:
     model = serving_model(case.model, case.model.name or case.id, notes)
     parallelism = _degrees(case, model, notes)
     gpus = _check_gpus(case, parallelism)
-    version = case.engine.name
+    version = VERSIONS.get(case.source.key, case.engine.name)
     published = published_by(case.source.ref or "")
     engine = pick_engine(stock, case.engine.name, version, published, notes)
     engine = adjust_engine(engine.on_device(device.name, device.memory), case.engine)

@@ -33,6 +33,9 @@ ENGINES = (
     ("transformers", "hf-static"),
     ("accelerate", "hf-static"),
 )
+# Key of a source -> version of its engine that it states elsewhere: ML.ENERGY, "LLM Inference
+# Energy: A Longitudinal Analysis," ml.energy/blog.
+VERSIONS = {"mlenergy-v3": "0.11.1"}
 OFFLOAD_ENGINES = (
     "flexgen",
     "zero-inference",
@@ -74,6 +77,9 @@ FORMATS = {  # words of columns and of sources -> our formats
     "float16": "fp16",
 }
 FOUR_BITS = ("nvfp4", "mxfp4", "w4a16_mxfp4", "w4a16_int")
+# Models whose 8-bit checkpoint has a scale for each 128 x 128 block: `weight_block_size` in
+# quantization_config of its config.json.
+IN_BLOCKS = ("deepseek-v3", "deepseek-r1", "kimi-k2", "minimax-m2", "qwen3")
 NARROW = ("fp8", "fp8_block", "nvfp4")  # weights that give TensorRT-LLM an 8-bit cache (rule 13)
 
 
@@ -269,6 +275,10 @@ def formats_of(
     if shape.moe is not None:
         found["experts"] = routed
     note = (shape.note or "").lower()
+    blocks = "blocks of 128" in note or any(word in model.lower() for word in IN_BLOCKS)
+    if routed == "fp8" and shape.moe is not None and blocks:
+        found["experts"] = "fp8_block"
+        notes.append("rule 13: 8-bit experts in blocks, as the checkpoint has them")
     if dense in FOUR_BITS and "experts only" in note:
         found |= {"weights": "bf16", "attention": "bf16"}
         notes.append("rule 13: only routed experts have 4 bits")

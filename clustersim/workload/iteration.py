@@ -86,7 +86,10 @@ class Core:
 
 @dataclass(frozen=True)
 class ExpertLayers:
-    """Routed experts of some layers on one GPU of a stage."""
+    """Routed experts of some layers on one GPU of a stage.
+
+    `padded` ones compute blocks of rows that no token fills.
+    """
 
     experts: Experts
     hidden: int
@@ -95,6 +98,7 @@ class ExpertLayers:
     dtype: str
     ranks: int
     count: float
+    padded: bool
 
 
 @dataclass(frozen=True)
@@ -164,14 +168,17 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
     )
     experts = None
     if model.experts is not None:
+        dtype, below = precision.experts or precision.weights, scenario.engine.padded_experts_below
+        narrow = below is None or shards.expert_tensor_parallel < below
         experts = ExpertLayers(
             experts=model.experts,
             hidden=model.hidden,
             intermediate=max(1, model.experts.expert_ffn // shards.expert_tensor_parallel),
             gated=model.gated_mlp,
-            dtype=precision.experts or precision.weights,
+            dtype=dtype,
             ranks=shards.expert_parallel,
             count=float(model.expert_layers),
+            padded=dtype in scenario.engine.padded_experts and narrow,
         )
     latent = model.latent
     return Iteration(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,6 +41,7 @@ def loads_of(layer: plain.ExpertLayer) -> ExpertLoads:
         routed=np.array([each.sum()]),
         active=np.array([float((each > 0).sum())]),
         row_tiles=np.ceil(each[:, None] / HEIGHTS).sum(axis=0)[None, :],
+        padding=np.array([float(layer.padding)]) if layer.padding else None,
     )
 
 
@@ -62,6 +65,7 @@ layers = st.builds(
     tokens=st.integers(1, 20_000),
     top_k=st.integers(1, 10),
     expert_tokens=st.lists(st.integers(0, 2_000), min_size=1, max_size=24).map(tuple),
+    padding=st.sampled_from([0, 0, 1, 128, 20_000]),
 )
 
 
@@ -76,9 +80,7 @@ def test_the_layer_agrees_with_one_expert_at_a_time(layer):
 def test_tokens_for_an_expert_are_never_free(layer, place, more):
     tokens = list(layer.expert_tokens)
     tokens[place % len(tokens)] += more
-    fuller = plain.ExpertLayer(
-        layer.hidden, layer.intermediate, layer.gated, layer.tokens, layer.top_k, tuple(tokens)
-    )
+    fuller = replace(layer, expert_tokens=tuple(tokens))
     assert vectorised_s(fuller) >= vectorised_s(layer) * (1 - 1e-12)
 
 

@@ -169,13 +169,13 @@ def moe_s(shape: ExpertShape, loads: ExpertLoads, row: Array) -> tuple[Array, Ar
     """
     width = np.where(shape.gated, 2.0, 1.0) * shape.intermediate
     working = loads.active * (width + shape.intermediate) * shape.hidden * row[4]
-    working = working + loads.routed * (2.0 * shape.hidden + width) * row[5]
+    working = working + loads.rows * (2.0 * shape.hidden + width) * row[5]
     held = 1.0 / (1.0 + (working / row[6]) ** 2)
     memory_bytes_per_s = row[2] / (1.0 - held + held / row[7])
     total_s, tiles_s, traffic_s = (np.zeros(shape.hidden.shape) for _ in range(3))
     for n, k in ((width, shape.hidden), (shape.hidden, shape.intermediate)):
         tile_s = _tiles_s(n, k, shape, loads, row)
-        moved = loads.active * n * k * row[4] + loads.routed * (k * row[5] + n * RESULT_BYTES)
+        moved = loads.active * n * k * row[4] + loads.rows * (k * row[5] + n * RESULT_BYTES)
         move_s = moved / memory_bytes_per_s
         total_s += np.hypot(tile_s, move_s)
         tiles_s += tile_s
@@ -202,6 +202,6 @@ def _passes_bytes(shape: ExpertShape, loads: ExpertLoads, activation_bytes: floa
     """Bytes of the passes around the products: permute, activate, reduce."""
     width = np.where(shape.gated, 2.0, 1.0) * shape.intermediate
     permute = loads.routed * shape.hidden * (RESULT_BYTES + activation_bytes)
-    activate = loads.routed * (width * RESULT_BYTES + shape.intermediate * activation_bytes)
+    activate = loads.rows * (width * RESULT_BYTES + shape.intermediate * activation_bytes)
     reduce = (loads.routed + loads.tokens) * shape.hidden * RESULT_BYTES
     return np.asarray(permute + activate + reduce)

@@ -39,7 +39,10 @@ class ExpertMachine:
 
 @dataclass(frozen=True)
 class ExpertLayer:
-    """One rank's layer: its dims, tokens of all ranks, and the tokens of each of its experts."""
+    """One rank's layer: its dims, tokens of all ranks, and the tokens of each of its experts.
+
+    `padding` rows without a token are read, written and activated beside them.
+    """
 
     hidden: int
     intermediate: int
@@ -47,6 +50,7 @@ class ExpertLayer:
     tokens: int
     top_k: int
     expert_tokens: tuple[int, ...]
+    padding: int = 0
 
 
 def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
@@ -68,7 +72,7 @@ def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
     memory_bytes_per_s = warm_bytes_per_s(layer, machine, width)
     total_s = machine.kernel_floor_s
     for columns, depth in ((width, layer.hidden), (layer.hidden, layer.intermediate)):
-        moved = 0.0
+        moved = layer.padding * (depth * machine.activation_bytes + columns * 2.0)
         for tokens in layer.expert_tokens:
             if tokens:
                 moved += columns * depth * machine.weight_bytes
@@ -80,7 +84,8 @@ def moe_s(layer: ExpertLayer, machine: ExpertMachine) -> float:
         )
         total_s += math.hypot(tiles_s, moved / memory_bytes_per_s)
     permute = rows * layer.hidden * (2 + machine.activation_bytes)
-    activate = rows * (width * 2 + layer.intermediate * machine.activation_bytes)
+    activated = rows + layer.padding
+    activate = activated * (width * 2 + layer.intermediate * machine.activation_bytes)
     reduce = rows * layer.hidden * 2 + layer.tokens * layer.hidden * 2
     total_s += (permute + activate + reduce) / machine.pass_bytes_per_s
     blocks = (layer.tokens / 256) ** 2
@@ -104,7 +109,7 @@ def warm_bytes_per_s(layer: ExpertLayer, machine: ExpertMachine, width: int) -> 
     float
         Between the rate of memory and `cache_ratio` times that. [bytes/s]
     """
-    working = 0.0
+    working = layer.padding * (2.0 * layer.hidden + width) * machine.activation_bytes
     for tokens in layer.expert_tokens:
         if tokens:
             working += (width + layer.intermediate) * layer.hidden * machine.weight_bytes

@@ -45,6 +45,9 @@ class ExpertLoads:
         Experts of this rank with at least one token.
     row_tiles : ndarray (n, 5)
         Tiles of each of `HEIGHTS` over the rows of all experts; each expert pads its last tile.
+    padding : ndarray (n,) or None
+        Rows beyond the pairs that the products compute and the activation passes over for nothing;
+        None: only what pads a tile, which never reaches memory.
     """
 
     tokens: Array
@@ -52,11 +55,19 @@ class ExpertLoads:
     routed: Array
     active: Array
     row_tiles: Array
+    padding: Array | None = None
 
     def take(self, rows: NDArray[np.intp]) -> ExpertLoads:
         """The calls of these numbers."""
         columns = (self.tokens, self.pairs, self.routed, self.active, self.row_tiles)
-        return ExpertLoads(*(column[rows] for column in columns))
+        tokens, pairs, routed, active, tiles = (column[rows] for column in columns)
+        padding = None if self.padding is None else self.padding[rows]
+        return ExpertLoads(tokens, pairs, routed, active, tiles, padding)
+
+    @property
+    def rows(self) -> Array:
+        """Rows of the grouped products, (n,)."""
+        return self.routed if self.padding is None else self.routed + self.padding
 
 
 def loads_from_spread(

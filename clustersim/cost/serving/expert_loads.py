@@ -16,6 +16,8 @@ References
 .. [5] NVIDIA, TensorRT-LLM, examples/wide_ep/ep_load_balancer: tokens of 32 ranks in the layers of
    DeepSeek-R1, on average 1.56 above the mean on the fullest and 0.48 of it apart; the default
    exponent of the power law, 0.7, gives 1.60 and 0.47.
+.. [6] vLLM, pull request 30494, "Optimize deepgemm experts initialization," 2025: from then on
+   blocks that no token fills are skipped.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ Counts = NDArray[np.int64]
 
 DRAWS = 16  # layers that stand for all
 DRAWN = 256  # tokens that are drawn one by one
+BLOCK_ROWS = 128.0  # of one expert, in DeepGEMM's contiguous layout
 GROUP_SCORES = 2  # best experts of a group whose scores rank it [3]
 
 
@@ -95,6 +98,31 @@ class LoadTable:
             grown = np.maximum(done / np.maximum(routed, 1.0), 1.0)
             routed, tiles = routed * grown, tiles * grown[:, None]
         return ExpertLoads(self.tokens, self.tokens * experts.top_k, routed, active, tiles)
+
+    def padded_loads(self, experts: Experts, ranks: int, draw: int) -> ExpertLoads:
+        """Loads of one draw where a kernel skips neither empty experts nor rows without a token.
+
+        Parameters
+        ----------
+        experts : Experts
+            Of the layer.
+        ranks : int
+            Groups that hold whole experts.
+        draw : int
+            From 0.
+
+        Returns
+        -------
+        ExpertLoads
+            One entry a number of tokens. Room is made for all pairs and `BLOCK_ROWS` - 1 further
+            rows an expert, in whole blocks, before it is known who chose whom [6]; each block
+            belongs to some expert, so that the weights of all are read (taken as once each).
+        """
+        local, pairs = experts.experts / ranks, self.tokens * experts.top_k
+        rows = np.ceil((pairs + local * (BLOCK_ROWS - 1.0)) / BLOCK_ROWS) * BLOCK_ROWS
+        tiles = rows[:, None] / np.minimum(HEIGHTS, BLOCK_ROWS)
+        routed, active = self.routed[draw], np.full(rows.shape, local)
+        return ExpertLoads(self.tokens, pairs, routed, active, tiles, rows - routed)
 
 
 def popularity(routing: Routing, experts: int, rng: np.random.Generator, counts: Array) -> Array:

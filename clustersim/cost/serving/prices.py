@@ -514,7 +514,11 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: Servin
         row = moe_row(site.device, profile, dtype)
         computed = profile.moe[dtype].computed
         for draw in range(draws_s.shape[0]):
-            own_s = moe_s(shape, loads.loads(layers.experts, draw, computed), row)[0]
+            if layers.padded:
+                load = loads.padded_loads(layers.experts, layers.ranks, draw)
+            else:
+                load = loads.loads(layers.experts, draw, computed)
+            own_s = moe_s(shape, load, row)[0]
             np.minimum(draws_s[draw], own_s, out=draws_s[draw])
     return layers.count * draws_s
 

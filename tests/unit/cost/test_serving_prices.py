@@ -12,6 +12,7 @@ from clustersim.cost.compute.decode import DecodeShapes, decode_s
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
 from clustersim.cost.serving.expert_loads import LoadTable, load_table
 from clustersim.cost.serving.prices import (
+    PARTS,
     SKEW_S,
     IterationPrices,
     Site,
@@ -27,7 +28,7 @@ from clustersim.spec.device import Device
 from clustersim.spec.model import Experts
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_device, load_profile, load_scenario
-from clustersim.spec.serving import Routing, ServingScenario
+from clustersim.spec.serving import Routing, ServingParallelism, ServingScenario
 from clustersim.spec.serving_engine import ServingEngine
 from clustersim.workload.iteration import Iteration, iteration_of
 
@@ -36,6 +37,7 @@ FINE = Experts(experts=64, top_k=6, expert_ffn=1024)
 DEEPSEEK = Experts(experts=256, top_k=8, expert_ffn=2048, groups=8, top_k_groups=4)
 PANGU = Experts(experts=64, top_k=8, expert_ffn=1344, groups=8, top_k_groups=8)
 SHAPES = [FINE, DEEPSEEK, PANGU]
+EXPERTS = PARTS.index("experts")
 POPULARITIES = ["uniform", "power_law", "dirichlet"]
 
 
@@ -215,6 +217,43 @@ def test_an_engine_whose_kernels_were_measured_runs_no_other() -> None:
     assert (len(own), len(any_one)) == (1, 2)
     # a format that nobody measured is run by kernels of another
     assert expert_kernels("w4a16_int", *device_and_profile(name), changed_engine(name, True))
+
+
+def test_padded_experts_cost_the_same_for_any_small_batch() -> None:
+    name = "serve_deepseek_v3_h200"
+    times = [prices_of_engine(name, padded_experts=formats) for formats in ((), ("fp8_block",))]
+    skipping_s, padded_s = (prices.all_token_s.mean(axis=0)[EXPERTS] for prices in times)
+    assert padded_s[1] > 4.0 * skipping_s[1]
+    assert padded_s[64] == pytest.approx(padded_s[1], rel=0.1)
+    assert skipping_s[64] > 2.0 * skipping_s[1]
+    assert (padded_s[1:] >= skipping_s[1:]).all()
+
+
+def test_padded_rows_are_room_for_all_pairs_and_a_block_an_expert() -> None:
+    loads = table(FINE, ranks=4, popularity="uniform").padded_loads(FINE, 4, 0)
+    assert loads.rows.tolist() == [
+        128 * -(-(tokens * 6 + 16 * 127) // 128) for tokens in TOKENS.astype(int).tolist()
+    ]
+    assert (loads.active == 16.0).all()
+    np.testing.assert_allclose(loads.row_tiles[:, 3] * 128, loads.rows)
+
+
+@pytest.mark.parametrize("layout", [{"expert_parallel": 8}, {}], ids=["ep8", "tp8"])
+@pytest.mark.parametrize("below", [None, 8, 16])
+def test_tensor_parallelism_of_experts_may_bring_other_kernels(
+    below: int | None, layout: dict[str, int]
+) -> None:
+    degrees = {"parallelism": ServingParallelism(tensor_parallel=8, **layout)}
+    name, formats = "serve_deepseek_v3_h200", ("fp8_block",)
+    scenario = changed(name, padded_experts=formats, padded_experts_below=below)[0]
+    experts = iteration_of(scenario.model_copy(update=degrees)).experts
+    assert experts is not None
+    assert experts.padded is (below != 8 or "expert_parallel" in layout)
+
+
+def prices_of_engine(name: str, **engine: object) -> IterationPrices:
+    limits = {"token_budget": 256, "max_sequences": 64}
+    return price_iteration(*changed(name, **limits, **engine), np.ones(1))
 
 
 def device_and_profile(name: str) -> tuple[Device, Profile]:

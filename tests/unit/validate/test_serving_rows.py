@@ -230,6 +230,28 @@ def test_a_source_bounds_the_age_of_its_engine(stock):
     assert convert_row(serving_row(undated), stock).scenario.engine.name == "vllm-0.19"
 
 
+def test_a_version_that_a_source_states_elsewhere_counts(stock):
+    source = {"key": "mlenergy-v3", "ref": "data 2026-02-16"}
+    run = convert_row(serving_row({"engine.name": "vLLM", "source": source}), stock)
+    assert run.scenario.engine.name == "vllm-0.11"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "experts"),
+    [
+        ("Qwen3-235B-A22B", "fp8", "fp8_block"),
+        ("DeepSeek-V3", "fp8", "fp8_block"),
+        ("Qwen3-235B-A22B", "bf16", "bf16"),
+        ("Llama-4-Maverick", "fp8", "fp8"),
+    ],
+)
+def test_eight_bit_experts_are_in_blocks_where_the_checkpoint_is(stock, name, words, experts):
+    moe = {"experts": 16, "topk": 2, "expert_ffn": 512}
+    changes = {"model": {**SMALL, "name": name, "moe": moe}, "quantisation": words}
+    run = convert_row(serving_row(changes), stock)
+    assert run.scenario.precision.experts == experts
+
+
 @pytest.mark.parametrize(
     ("reference", "date"),
     [
