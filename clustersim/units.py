@@ -162,7 +162,7 @@ def _split(text: str, unit: str) -> tuple[Fraction, str]:
         raise UnitError(_said(text, "is out of range", _example(unit)))
     number = Fraction(match[1])
     if number < 0:
-        raise UnitError(_said(text, "is negative", "write a value of zero or more"))
+        raise UnitError(_said(text, "is negative", "leave out the sign"))
     return number, match[3].strip()
 
 
@@ -190,7 +190,8 @@ def _unknown_unit(text: str, number: Fraction, spelling: str, unit: str) -> str:
     """Say why a spelling is not a unit of this dimension, and what to write instead."""
     seen = _plain(number)
     if not spelling:
-        return _said(text, "has no unit", f"{_example(unit)} (for example '{seen} {unit}')")
+        own = f" (for example '{seen} {unit}')" if number else ""
+        return _said(text, "has no unit", f"{_example(unit)}{own}")
     if unit == "":
         return _said(text, f"has the unit {spelling!r}", "write a pure number, without a unit")
     if re.fullmatch(r"[kMGTPEZ]?flops(/s)?", spelling, re.IGNORECASE):

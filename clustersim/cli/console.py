@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from clustersim.cli.main import BROKEN_PIPE, INTERRUPTED, TERMINATED, is_ending
+from clustersim.cli.main import BROKEN_PIPE, INTERRUPTED, is_ending
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,13 +52,15 @@ def messages() -> Console:
 
 
 def say(text: str) -> None:
-    """Print one message on stderr; where nobody can read it, nothing.
+    """Print one message on stderr; where nobody can read it, or after SIGTERM, nothing.
 
     Parameters
     ----------
     text : str
         Printed as it is: markup in it is not read.
     """
+    if is_ending():
+        return
     with suppress(OSError):
         typer.echo(text, err=True)
 
@@ -163,8 +165,6 @@ def discard_output() -> None:
 
 def _give_up(error: Exception) -> None:
     """Report our own bug in a line or two; the traceback only where it is asked for."""
-    if is_ending():
-        raise typer.Exit(TERMINATED) from None
     if os.environ.get(DEBUG) == "1":
         import traceback
 

@@ -16,6 +16,7 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # 128 and the number of th
 BAD_OUTPUT = 2
 LOOK_EVERY_S = 0.5  # a worker, for the process that forked it
 GRACE_S = 5.0  # to tidy up after being told to stop
+_told = threading.Event()
 
 
 def main() -> None:
@@ -30,6 +31,8 @@ def main() -> None:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except SystemExit:
+        if is_ending():  # whatever a library made of it
+            sys.exit(TERMINATED)
         if sys.stdout is not output:  # typer replaces it where help finds no reader
             sys.exit(BROKEN_PIPE)
         raise
@@ -50,6 +53,11 @@ def listen() -> None:
         os.register_at_fork(after_in_child=_be_a_worker)
 
 
+def is_ending() -> bool:
+    """Whether SIGTERM has come to this process since it listens: errors from there on are none."""
+    return _told.is_set()
+
+
 def _be_a_worker() -> None:
     """Leave the answer to Ctrl-C to the parent; die when told to, and when left alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -66,14 +74,10 @@ def _follow(parent: int) -> None:
 
 def _end(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _told.set()
     _end_workers()
     threading.Thread(target=_end_late, daemon=True).start()
     raise SystemExit(TERMINATED)
-
-
-def is_ending() -> bool:
-    """Whether SIGTERM has come: what goes wrong from there on, libraries make of the ending."""
-    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def _end_late() -> None:

@@ -100,6 +100,9 @@ def run_command(
     overrides: Overrides = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random draws.")] = None,
     engine: Annotated[Engine | None, typer.Option(help="Engine that replays the step.")] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Skip bad lines of a trace, and count them.")
+    ] = False,
     definitions: Annotated[
         bool, typer.Option("--definitions", help="Explain the terms of the report.")
     ] = False,
@@ -109,6 +112,7 @@ def run_command(
         sets = list(overrides or ())
         sets += [f"run.seed={seed}"] if seed is not None else []
         sets += [f"run.engine={engine.value}"] if engine is not None else []
+        sets += ["run.skip_bad=true"] if skip_bad else []
         scenario = load(source, sets)
         if out is not None:
             from clustersim.analysis.export import check_folder

@@ -398,7 +398,8 @@ def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
     Parameters
     ----------
     played : Played
-        Its first 1,000 requests at most are run again, all of them there from the start.
+        Its first 1,000 requests are run again, all of them there from the start; fewer are
+        repeated to as many, so that they fill the batch.
     base : Path or None
         Folder of the scenario's file.
     book : PriceBook
@@ -412,17 +413,18 @@ def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
 
     Notes
     -----
-    Turns of conversations are not made to wait for each other.
+    Turns of conversations are not made to wait for each other. Repeated requests share no prefix
+    with those that they repeat.
     """
-    requests, count = played.requests, min(played.requests.count, 1000)
-    keep = np.arange(count)
+    count = 1000
+    repeats, keep = np.divmod(np.arange(count), played.requests.count)
+    requests = played.requests.take(keep)
+    blocks = np.repeat(repeats, np.diff(requests.prefix_start))
+    most = int(requests.prefix_block.max(initial=-1))
     all_now = replace(
         requests,
         arrival_s=np.zeros(count),
-        input_tokens=requests.input_tokens[keep],
-        output_tokens=requests.output_tokens[keep],
-        prefix_start=requests.prefix_start[: count + 1],
-        prefix_block=requests.prefix_block[: requests.prefix_start[count]],
+        prefix_block=requests.prefix_block + blocks * (most + 1),
         after=np.full(count, -1, dtype=np.int64),
         think_s=np.zeros(count),
     )

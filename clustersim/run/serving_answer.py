@@ -33,6 +33,7 @@ from clustersim.run.answer import digest_of
 from clustersim.run.replicas import Played, PriceBook, capacity_of, play
 from clustersim.spec.serving import ServingScenario
 from clustersim.spec.workload import OPEN
+from clustersim.workload.iteration import iteration_of
 
 SCHEMA_VERSION = 1
 # Half-width of a 90 % interval over the mean absolute error of a normal: 1.645 sqrt(pi / 2).
@@ -401,6 +402,9 @@ def _assumed(played: Played) -> list[str]:
         lines.append(
             f"popularity of experts: a power law of exponent {scenario.routing.exponent:g}"
         )
+    experts = iteration_of(scenario).experts
+    if experts is not None and experts.padded:
+        lines.append(f"experts of {scenario.engine.name}: room of 128 rows is computed for each")
     return lines
 
 
@@ -481,5 +485,6 @@ def _warnings(document: dict[str, Any]) -> list[str]:
     if refused := document["requests"]["refused"]:
         found.append(f"{refused:,} requests were refused: they are longer than the KV cache")
     if skipped := document["requests"]["skipped"]:
-        found.append(f"{skipped:,} lines of the trace were skipped")
+        lines = "1 line" if skipped == 1 else f"{skipped:,} lines"
+        found.append(f"bad lines are left out: {lines} of the trace")
     return found

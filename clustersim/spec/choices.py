@@ -13,15 +13,17 @@ from dataclasses import replace
 from typing import Any
 
 from clustersim.spec.documents import Document, Path_
+from clustersim.spec.serving import SHAPE_OF
 from clustersim.spec.workload import KINDS_OF
 
+POPULARITY: Path_ = ("routing", "popularity")
 ARRIVALS: Path_ = ("workload", "arrivals")
 OF_A_TRACE: tuple[Path_, ...] = (("workload", "trace"), ("workload", "format"))
 NOT_OF_A_TRACE: tuple[Path_, ...] = (("workload", "lengths"), ("workload", "prefixes"))
 
 
 def without_replaced(base: Document, top: Document) -> Document:
-    """Leave out of a scenario what the kind of arrivals stated over it has no use for.
+    """Leave out of a scenario what the kinds of arrivals or routing over it have no use for.
 
     Parameters
     ----------
@@ -33,8 +35,12 @@ def without_replaced(base: Document, top: Document) -> Document:
     Document
         The earlier layer, or what is left of it.
     """
-    kind = top.get((*ARRIVALS, "kind"))
-    for path in _unused(kind) if isinstance(kind, str) else ():
+    kind, popularity = top.get((*ARRIVALS, "kind")), top.get(POPULARITY)
+    unused = [*_unused(kind)] if isinstance(kind, str) else []
+    if isinstance(popularity, str):
+        unused += [("routing", name) for name, own in SHAPE_OF.items() if own != popularity]
+        unused += [("routing", "counts")] if popularity != "counts" else []
+    for path in unused:
         if base.get(path) is not None and not _is_override(base, path):
             base = _without(base, path)
     return base

@@ -9,6 +9,8 @@ which a checkout keeps at its top.
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -37,6 +39,7 @@ FOLDERS = MappingProxyType(
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIXES = (".yaml", ".yml")
+_VERSION = re.compile(r"([a-z_]+)-(\d+(?:\.\d+)*)")
 
 
 class UnknownNameError(ClusterSimError):
@@ -139,6 +142,23 @@ def _aliases(kind: Kind) -> dict[str, str]:
     return {alias: name for name, own in words.items() for alias in own if alias}
 
 
+def _older_version(text: str, known: Iterable[str]) -> str | None:
+    """The newest known version of the same family that is not newer, such as 0.12 for 0.13."""
+    wanted = _VERSION.fullmatch(text.strip().lower())
+    if wanted is None:
+        return None
+    asked, found = _numbers(wanted[2]), []
+    for name in known:
+        match = _VERSION.fullmatch(name)
+        if match and match[1] == wanted[1] and _numbers(match[2]) <= asked:
+            found.append((_numbers(match[2]), name))
+    return max(found)[1] if found else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 def _unknown(kind: Kind, text: str, path: Path | None) -> tuple[str, str]:
     """Return the message and the fix for a reference that leads nowhere."""
     listing = f"`clustersim list {FOLDERS[kind]}` shows what ships"
@@ -146,6 +166,9 @@ def _unknown(kind: Kind, text: str, path: Path | None) -> tuple[str, str]:
         return f"names no {kind}", listing
     known = {name: name for name in list_names(kind)} | _aliases(kind)
     if path is None:
+        older = _older_version(text, known) if kind == "engine" else None
+        if older is not None:
+            return f"unknown {kind} `{text}`", f"`{older}` is the nearest before it ({listing})"
         hint = did_you_mean(text, known, what=f"known {FOLDERS[kind]}")
         return f"unknown {kind} `{text}`", f"{hint} ({listing})" if hint else listing
     beside = {}

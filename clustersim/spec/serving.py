@@ -9,24 +9,12 @@ from pydantic import Field, model_validator
 from clustersim.spec.base import Record, Seconds
 from clustersim.spec.model import Model
 from clustersim.spec.scenario import EngineName
-from clustersim.spec.serving_engine import ServingEngine
+from clustersim.spec.serving_engine import ServingEngine, WeightDtype
 from clustersim.spec.topology import Topology
 from clustersim.spec.workload import Workload
 
-WeightDtype = Literal[
-    "bf16",
-    "fp16",
-    "fp8",
-    "fp8_block",
-    "nvfp4",
-    "mxfp4",
-    "w4a16_mxfp4",
-    "w4a8_mxfp4_mxfp8",
-    "int8",
-    "w8a16_int",
-    "w4a16_int",
-]
 KvDtype = Literal["bf16", "fp16", "fp8"]
+SHAPE_OF = {"exponent": "power_law", "concentration": "dirichlet"}  # number -> its popularity
 
 
 class ServingParallelism(Record):
@@ -92,9 +80,14 @@ class Routing(Record):
     )
 
     @model_validator(mode="after")
-    def _check_counts(self) -> Routing:
+    def _check_popularity(self) -> Routing:
         if (self.popularity == "counts") != (self.counts is not None):
             raise ValueError("popularity counts and a file of counts belong together")
+        for name, kind in SHAPE_OF.items():
+            default = type(self).model_fields[name].default
+            if self.popularity != kind and getattr(self, name) != default:
+                message = f"popularity {self.popularity} has no {name}"
+                raise ValueError(f"{message}; leave it out, or use popularity {kind}")
         return self
 
 

@@ -20,6 +20,19 @@ Family = Literal["vllm", "sglang", "tensorrt_llm", "sarathi", "orca", "deepspeed
 Policy = Literal["vllm_v1", "vllm_v0", "sarathi", "orca", "sglang", "tensorrt_llm", "static"]
 MemoryShareOf = Literal["device", "weights_and_cache", "free"]
 BudgetFloor = Literal["prompt", "context"]
+WeightDtype = Literal[
+    "bf16",
+    "fp16",
+    "fp8",
+    "fp8_block",
+    "nvfp4",
+    "mxfp4",
+    "w4a16_mxfp4",
+    "w4a8_mxfp4_mxfp8",
+    "int8",
+    "w8a16_int",
+    "w4a16_int",
+]
 
 
 class HostCosts(Record):
@@ -114,7 +127,7 @@ class ServingEngine(Record):
     default_sampling: Literal["greedy", "filtered"] = Field(
         default="greedy", description="of requests that say nothing"
     )
-    generated_experts: tuple[str, ...] = Field(
+    generated_experts: tuple[WeightDtype, ...] = Field(
         default=(),
         description="formats of experts for which small batches run generated kernels "
         "(TensorRT-LLM's, on Blackwell)",
@@ -124,10 +137,14 @@ class ServingEngine(Record):
         description="the measured kernels of experts are its own: it has no faster ones of other "
         "formats",
     )
-    padded_experts: tuple[str, ...] = Field(
+    padded_experts: tuple[WeightDtype, ...] = Field(
         default=(),
-        description="formats of experts whose kernels compute 128 rows of every expert, whether "
-        "tokens fill them or not",
+        description="formats of experts whose kernels compute room for all pairs of all ranks and "
+        "127 rows more for each expert, whether tokens fill them or not",
+    )
+    padded_experts_on: tuple[str, ...] = Field(
+        default=(),
+        description="words in a catalogue id of the devices that have these kernels; empty: all",
     )
     padded_experts_below: int | None = Field(
         default=None,

@@ -37,7 +37,6 @@ from clustersim.validate.serving_records import (
     first_problem,
 )
 from clustersim.validate.serving_stack import (
-    VERSIONS,
     Stock,
     adjust_engine,
     cache_format,
@@ -48,6 +47,7 @@ from clustersim.validate.serving_stack import (
     precision_of,
     published_by,
     split_words,
+    stated_version,
 )
 
 SEEDS = 5  # rules 8 and 10
@@ -109,7 +109,7 @@ def _convert(case: ServingCase, folder: Path, stock: Stock) -> ServingRun:
     model = serving_model(case.model, case.model.name or case.id, notes)
     parallelism = _degrees(case, model, notes)
     gpus = _check_gpus(case, parallelism)
-    version = VERSIONS.get(case.source.key, case.engine.name)
+    version = stated_version(case.engine.name, case.source.key)
     published = published_by(case.source.ref or "")
     engine = pick_engine(stock, case.engine.name, version, published, notes)
     engine = adjust_engine(engine.on_device(device.name, device.memory), case.engine)

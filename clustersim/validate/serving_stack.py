@@ -33,9 +33,9 @@ ENGINES = (
     ("transformers", "hf-static"),
     ("accelerate", "hf-static"),
 )
-# Key of a source -> version of its engine that it states elsewhere: ML.ENERGY, "LLM Inference
-# Energy: A Longitudinal Analysis," ml.energy/blog.
-VERSIONS = {"mlenergy-v3": "0.11.1"}
+# Key of a source -> engine and version that it states elsewhere: ML.ENERGY, "LLM Inference Energy:
+# A Longitudinal Analysis," ml.energy/blog.
+STATED_ELSEWHERE = {"mlenergy-v3": "vLLM 0.11.1"}
 OFFLOAD_ENGINES = (
     "flexgen",
     "zero-inference",
@@ -77,9 +77,9 @@ FORMATS = {  # words of columns and of sources -> our formats
     "float16": "fp16",
 }
 FOUR_BITS = ("nvfp4", "mxfp4", "w4a16_mxfp4", "w4a16_int")
-# Models whose 8-bit checkpoint has a scale for each 128 x 128 block: `weight_block_size` in
-# quantization_config of its config.json.
-IN_BLOCKS = ("deepseek-v3", "deepseek-r1", "kimi-k2", "minimax-m2", "qwen3")
+# Models, in letters and digits, whose 8-bit checkpoint has a scale for each 128 x 128 block:
+# `weight_block_size` in quantization_config of its config.json.
+IN_BLOCKS = ("deepseekv3", "deepseekr1", "kimik2", "minimaxm2", "qwen3")
 NARROW = ("fp8", "fp8_block", "nvfp4")  # weights that give TensorRT-LLM an 8-bit cache (rule 13)
 
 
@@ -121,6 +121,21 @@ def version_of(text: str) -> tuple[int, ...]:
     """Numbers of the first version in a text, such as 1.0.0 in 1.0.0rc3; empty without one."""
     found = re.search(r"(?<![\w.])v?(\d+(?:\.\d+)+)", text)
     return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def stated_version(name: str, source: str) -> str:
+    """Words with the version of an engine: those of the row, else what its source says elsewhere.
+
+    Parameters
+    ----------
+    name : str
+        Engine in the words of the row, with or without a version.
+    source : str
+        Key of the source.
+    """
+    elsewhere = STATED_ELSEWHERE.get(source, "")
+    family = elsewhere.partition(" ")[0].lower()
+    return elsewhere if family and name.lower().strip() == family else name
 
 
 def pick_engine(
@@ -275,7 +290,8 @@ def formats_of(
     if shape.moe is not None:
         found["experts"] = routed
     note = (shape.note or "").lower()
-    blocks = "blocks of 128" in note or any(word in model.lower() for word in IN_BLOCKS)
+    spelling = re.sub(r"[-_. ]", "", model.lower())
+    blocks = "blocks of 128" in note or any(word in spelling for word in IN_BLOCKS)
     if routed == "fp8" and shape.moe is not None and blocks:
         found["experts"] = "fp8_block"
         notes.append("rule 13: 8-bit experts in blocks, as the checkpoint has them")

@@ -31,7 +31,7 @@ SHOWN = 10  # bad lines that a message names
 BLOCK_LINES = 65_536
 LARGEST = 2.0**53  # beyond it float64 no longer counts one by one
 MOST_TOKENS = 1e9  # of a prompt or an answer
-SKIP_FIX = "correct the line, or set run.skip_bad: true to skip bad lines and count them"
+SKIP_FIX = "correct the line, or skip bad lines and count them: --skip-bad, run.skip_bad: true"
 
 
 def find_file(name: str, base: Path | None, field_name: str) -> Path:

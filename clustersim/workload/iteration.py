@@ -168,8 +168,7 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
     )
     experts = None
     if model.experts is not None:
-        dtype, below = precision.experts or precision.weights, scenario.engine.padded_experts_below
-        narrow = below is None or shards.expert_tensor_parallel < below
+        dtype = precision.experts or precision.weights
         experts = ExpertLayers(
             experts=model.experts,
             hidden=model.hidden,
@@ -178,7 +177,7 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
             dtype=dtype,
             ranks=shards.expert_parallel,
             count=float(model.expert_layers),
-            padded=dtype in scenario.engine.padded_experts and narrow,
+            padded=_is_padded(scenario, dtype, shards.expert_tensor_parallel),
         )
     latent = model.latent
     return Iteration(
@@ -194,6 +193,15 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
         hidden=model.hidden,
         projection_dtype=attention,
     )
+
+
+def _is_padded(scenario: ServingScenario, dtype: str, tensor_parallel: int) -> bool:
+    """Whether the engine's kernels for these experts compute what no token fills."""
+    engine, device = scenario.engine, scenario.cluster.node.device.name
+    places, below = engine.padded_experts_on, engine.padded_experts_below
+    has_kernels = not places or any(word in device for word in places)
+    is_narrow = below is None or tensor_parallel < below
+    return dtype in engine.padded_experts and has_kernels and is_narrow
 
 
 def _attention_products(model: Model, shards: Shards, dtype: str) -> list[Product]:

@@ -272,3 +272,14 @@ def test_folder_without_cases_is_bad_input(tmp_path):
 )
 def test_a_field_is_named_by_its_value_or_its_title_with_a_unit(name, value, title, text):
     assert (words(name), text_of(name, value)) == (title, text)
+
+
+def test_bad_lines_of_a_trace_are_skipped_when_asked(tmp_path):
+    trace = tmp_path / "requests.csv"
+    trace.write_text("arrival_s,input_tokens,output_tokens\n0,50,6\n1,x,7\n2,40,5\n")
+    sets = ["workload.arrivals.kind=trace", f"workload.trace={trace}", "workload.requests=null"]
+    words = ["run", "serve_8b_small_gpu", *(word for one in sets for word in ("--set", one))]
+    assert "requests.csv:3: input_tokens: saw 'x'" in invoke(*words, code=2).stderr
+    found = invoke(*words, "--skip-bad", "--json")
+    assert json.loads(found.stdout)["requests"]["skipped"] == 1
+    assert "1 line of the trace" in found.stderr

@@ -144,23 +144,27 @@ def test_program_ends_soon_after_it_is_told(tmp_path):
     assert program.returncode in (143, -signal.SIGTERM)  # the latter before it listens
 
 
-IGNORED = "except SystemExit: time.sleep(100)"
-WRAPPED = "except SystemExit as ending: raise ValueError('built in vain') from ending"
+IGNORED = "time.sleep(100)"
 
 
-@pytest.mark.parametrize("library", [IGNORED, WRAPPED], ids=["ignored", "wrapped"])
+@pytest.mark.parametrize(
+    "library",
+    [IGNORED, "raise ValueError('vain')", "raise OSError('vain')", "raise SpecError('vain')"],
+    ids=["ignored", "value", "system", "spec"],
+)
 def test_ending_that_a_library_took_is_an_ending(library):
     code = (
-        "import os, signal, time, typer\n"
-        "from clustersim.cli import main\n"
-        "from clustersim.cli.console import answering\n"
-        "main.GRACE_S = 0.1\n"
-        "main.listen()\n"
-        "try:\n"
-        "    with answering():\n"
+        "import os, signal, time\n"
+        "import clustersim.cli.app\n"
+        "from clustersim.cli import console, main\n"
+        "from clustersim.errors import SpecError\n"
+        "def taken():\n"
+        "    with console.answering():\n"
         "        try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(100)\n"
-        f"        {library}\n"
-        "except typer.Exit as answer: os._exit(answer.exit_code)\n"
+        f"        except SystemExit: {library}\n"
+        "main.GRACE_S = 0.1\n"
+        "clustersim.cli.app.app = lambda **_: __import__('typer').run(taken)\n"
+        "main.main()\n"
     )
     with started(sys.executable, "-c", code) as program:
         _, said = program.communicate(timeout=PATIENCE_S)

@@ -221,7 +221,8 @@ def test_definitions_explain_the_terms():
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        (("engine=vllm-0.99",), "did you mean"),
+        (("engine=vllm-0.99",), "`vllm-0.19` is the nearest before it"),
+        (("engine=vlm-0.1",), "did you mean"),
         (("workload.arrivals.kind=poison",), "poison"),
         (("workload.arrivals.kind=trace", "workload.trace=no.csv"), "no such file: no.csv"),
         (("workload.arrivals.rate=-1/s",), "workload.arrivals.rate"),

@@ -251,3 +251,20 @@ def test_a_published_run_keeps_its_layout() -> None:
 def test_the_catalogue_page_names_what_ships(kind: Kind) -> None:
     page = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     assert [name for name in resolve.list_names(kind) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("name", resolve.list_names("engine"))
+def test_the_catalogue_page_says_what_an_engine_does(name: str) -> None:
+    engine = resolve.load_engine(name)
+    cells = [f"`{name}`", engine.released, engine.policy]
+    devices = [resolve.load_device(device) for device in ("rtx4090_24gb", "h100_sxm_80gb")]
+    on = [engine.on_device(device.name, device.memory) for device in devices]
+    for values in (
+        [f"{one.token_budget:,}" for one in on],
+        [f"{one.max_sequences:,}" for one in on],
+        [str(one.block_tokens) for one in on],
+        [str(max(one.graph_sizes, default="-")) for one in on],
+    ):
+        cells.append(" / ".join(dict.fromkeys(values)))
+    row = " | ".join([*cells, "yes" if engine.async_scheduling else "no"])
+    assert f"| {row} |\n" in (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")

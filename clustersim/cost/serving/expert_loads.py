@@ -114,14 +114,14 @@ class LoadTable:
         Returns
         -------
         ExpertLoads
-            One entry a number of tokens. Room is made for all pairs and `BLOCK_ROWS` - 1 further
-            rows an expert, in whole blocks, before it is known who chose whom [6]; each block
-            belongs to some expert, so that the weights of all are read (taken as once each).
+            One entry a number of tokens. Room is made for all pairs of all ranks and `BLOCK_ROWS` -
+            1 further rows an expert, in whole blocks, before it is known who chose whom. Blocks
+            that no token fills are computed with the weights of expert 0 [6], which L2 holds.
         """
         local, pairs = experts.experts / ranks, self.tokens * experts.top_k
         rows = np.ceil((pairs + local * (BLOCK_ROWS - 1.0)) / BLOCK_ROWS) * BLOCK_ROWS
         tiles = rows[:, None] / np.minimum(HEIGHTS, BLOCK_ROWS)
-        routed, active = self.routed[draw], np.full(rows.shape, local)
+        routed, active = self.routed[draw], np.minimum(self.active[draw] + 1.0, local)
         return ExpertLoads(self.tokens, pairs, routed, active, tiles, rows - routed)
 
 

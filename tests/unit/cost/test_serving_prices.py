@@ -224,7 +224,7 @@ def test_padded_experts_cost_the_same_for_any_small_batch() -> None:
     times = [prices_of_engine(name, padded_experts=formats) for formats in ((), ("fp8_block",))]
     skipping_s, padded_s = (prices.all_token_s.mean(axis=0)[EXPERTS] for prices in times)
     assert padded_s[1] > 4.0 * skipping_s[1]
-    assert padded_s[64] == pytest.approx(padded_s[1], rel=0.1)
+    assert padded_s[64] < 1.6 * padded_s[1]
     assert skipping_s[64] > 2.0 * skipping_s[1]
     assert (padded_s[1:] >= skipping_s[1:]).all()
 
@@ -234,7 +234,8 @@ def test_padded_rows_are_room_for_all_pairs_and_a_block_an_expert() -> None:
     assert loads.rows.tolist() == [
         128 * -(-(tokens * 6 + 16 * 127) // 128) for tokens in TOKENS.astype(int).tolist()
     ]
-    assert (loads.active == 16.0).all()
+    assert loads.active.min() > 1.0  # the first expert, whose weights empty blocks are given
+    assert loads.active.max() == 16.0
     np.testing.assert_allclose(loads.row_tiles[:, 3] * 128, loads.rows)
 
 
@@ -249,6 +250,27 @@ def test_tensor_parallelism_of_experts_may_bring_other_kernels(
     experts = iteration_of(scenario.model_copy(update=degrees)).experts
     assert experts is not None
     assert experts.padded is (below != 8 or "expert_parallel" in layout)
+
+
+@pytest.mark.parametrize(
+    ("device", "padded"),
+    [
+        ("h200_sxm_141gb", True),
+        ("gb200_186gb", True),
+        ("l40s_48gb", False),
+        ("rtx_pro_6000_server_96gb", False),
+        ("mi300x_192gb", False),
+    ],
+)
+@pytest.mark.parametrize("engine", ["vllm-0.11", "vllm-0.12"])
+def test_experts_are_padded_where_deepgemm_runs(engine: str, device: str, padded: bool) -> None:
+    sets = [f"engine={engine}", "model=qwen3_30b_a3b", "precision.weights=fp8_block"]
+    sets += [f"cluster.node.device={device}"]
+    scenario = load_scenario("serve_deepseek_v3_h200", sets)
+    assert isinstance(scenario, ServingScenario)
+    experts = iteration_of(scenario).experts
+    assert experts is not None
+    assert experts.padded is padded
 
 
 def prices_of_engine(name: str, **engine: object) -> IterationPrices:

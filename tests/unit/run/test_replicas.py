@@ -7,7 +7,7 @@ import pytest
 
 from clustersim.cost.power import serving_power_share
 from clustersim.parallel.replica import memory_of_replica
-from clustersim.run.replicas import PriceBook, admissible, play, with_budget
+from clustersim.run.replicas import PriceBook, admissible, capacity_of, play, with_budget
 from clustersim.spec.resolve import load_scenario
 from clustersim.spec.serving import ServingScenario
 from clustersim.workload.requests import build_requests
@@ -62,6 +62,26 @@ def test_an_engine_that_does_not_cut_prompts_has_room_for_the_longest_and_a_full
     raised = with_budget(scenario, requests).engine.token_budget
     assert raised == 50_000 + min(scenario.engine.max_sequences, 40)
     assert with_budget(scenario_of(), requests) == scenario_of()
+
+
+def test_capacity_does_not_depend_on_how_few_requests_are_asked():
+    book, found = PriceBook(), []
+    for count in (2, 50, 1000):
+        scenario = scenario_of(
+            f"workload.requests={count}", "workload.lengths={input: 256, output: 64}"
+        )
+        found.append(capacity_of(play(scenario, None, 0, book), None, book))
+    assert found == pytest.approx([found[-1]] * 3, rel=1e-12)
+
+
+def test_requests_that_are_repeated_find_no_prefix_of_their_own():
+    fixed = "workload.lengths={input: 256, output: 64}"
+    alone = [fixed, "workload.prefixes={shared: 512, groups: 1000000}"]
+    book, found = PriceBook(), []
+    for count in (50, 1000):
+        scenario = scenario_of(*alone, f"workload.requests={count}")
+        found.append(capacity_of(play(scenario, None, 0, book), None, book))
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 @pytest.mark.parametrize(

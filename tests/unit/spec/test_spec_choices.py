@@ -41,6 +41,21 @@ def test_random_arrivals_drop_the_trace():
     assert left(TRACED, "poisson") == {"arrivals": {"kind": "trace"}}
 
 
+@pytest.mark.parametrize(
+    ("popularity", "kept"),
+    [
+        ("power_law", {"exponent": 1}),
+        ("dirichlet", {"concentration": 2}),
+        ("counts", {"counts": "a.csv"}),
+        ("uniform", {}),
+    ],
+)
+def test_a_popularity_keeps_its_own_number(popularity, kept):
+    base = parse_document(b"routing: {exponent: 1, concentration: 2, counts: a.csv}", "base.yaml")
+    top = parse_document(f"routing: {{popularity: {popularity}}}".encode(), "top.yaml")
+    assert without_replaced(base, top).data["routing"] == kept
+
+
 def test_a_layer_without_a_kind_drops_nothing():
     base = parse_document(POISSON, "base.yaml")
     top = parse_document(b"workload: {requests: 9}", "top.yaml")

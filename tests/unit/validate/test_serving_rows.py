@@ -230,10 +230,20 @@ def test_a_source_bounds_the_age_of_its_engine(stock):
     assert convert_row(serving_row(undated), stock).scenario.engine.name == "vllm-0.19"
 
 
-def test_a_version_that_a_source_states_elsewhere_counts(stock):
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [
+        ("vLLM", "vllm-0.11"),
+        ("vLLM 0.15.1", "vllm-0.15"),
+        ("vLLM 0.8.5", "vllm-0.8"),
+        ("TensorRT-LLM 1.2", "tensorrt_llm-1.2"),
+        ("SGLang", "sglang-0.5.6"),
+    ],
+)
+def test_a_version_that_a_source_states_elsewhere_fills_a_gap(stock, name, table):
     source = {"key": "mlenergy-v3", "ref": "data 2026-02-16"}
-    run = convert_row(serving_row({"engine.name": "vLLM", "source": source}), stock)
-    assert run.scenario.engine.name == "vllm-0.11"
+    run = convert_row(serving_row({"engine.name": name, "source": source}), stock)
+    assert run.scenario.engine.name == table
 
 
 @pytest.mark.parametrize(
@@ -241,6 +251,8 @@ def test_a_version_that_a_source_states_elsewhere_counts(stock):
     [
         ("Qwen3-235B-A22B", "fp8", "fp8_block"),
         ("DeepSeek-V3", "fp8", "fp8_block"),
+        ("deepseek v3", "fp8", "fp8_block"),
+        ("kimi_k2", "fp8", "fp8_block"),
         ("Qwen3-235B-A22B", "bf16", "bf16"),
         ("Llama-4-Maverick", "fp8", "fp8"),
     ],
