@@ -187,7 +187,7 @@ def test_every_bad_line_of_json_is_reported(problems, line: str, message: str) -
 def test_the_list_of_bad_lines_is_capped_and_says_how_many_more(problems) -> None:
     found = problems("arrival_s,input_tokens,output_tokens\n" + "1,1,0\n" * 1234)
     assert len(found) == files.SHOWN + 1
-    assert found[-1].startswith(": 1,224 more bad lines\n  fix: correct the line, or skip bad lines")
+    assert found[-1].startswith(": 1,224 more bad lines\n  fix: correct the line, or skip bad")
 
 
 def test_bad_lines_can_be_skipped_and_are_counted(read) -> None:
