@@ -137,19 +137,22 @@ class ServingEngine(Record):
         description="the measured kernels of experts are its own: it has no faster ones of other "
         "formats",
     )
-    padded_experts: tuple[WeightDtype, ...] = Field(
+    deepgemm_experts: tuple[WeightDtype, ...] = Field(
         default=(),
-        description="formats of experts whose kernels compute room for all pairs of all ranks and "
-        "127 rows more for each expert, whether tokens fill them or not",
+        description="formats of experts that run in DeepGEMM: in kernels of this format alone",
     )
-    padded_experts_on: tuple[str, ...] = Field(
-        default=(),
-        description="words in a catalogue id of the devices that have these kernels; empty: all",
+    deepgemm_on: tuple[str, ...] = Field(
+        default=(), description="words in a catalogue id of the devices where they do; empty: all"
     )
-    padded_experts_below: int | None = Field(
+    deepgemm_below: int | None = Field(
         default=None,
         gt=1,
-        description="ways of tensor parallelism in an expert from which on other kernels run",
+        description="ways of tensor parallelism in an expert from which on they do not",
+    )
+    deepgemm_padding: bool = Field(
+        default=False,
+        description="it computes room for all pairs of all ranks and 127 rows more for each "
+        "expert, whether tokens fill it or not",
     )
     shared_expert_stream: int | None = Field(
         default=None, gt=0, description="most tokens whose shared experts run beside routed ones"

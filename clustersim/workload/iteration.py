@@ -88,7 +88,8 @@ class Core:
 class ExpertLayers:
     """Routed experts of some layers on one GPU of a stage.
 
-    `padded` ones compute blocks of rows that no token fills.
+    `deepgemm` ones run in kernels of their own format alone, `padded` ones compute blocks of rows
+    that no token fills too.
     """
 
     experts: Experts
@@ -98,6 +99,7 @@ class ExpertLayers:
     dtype: str
     ranks: int
     count: float
+    deepgemm: bool
     padded: bool
 
 
@@ -169,6 +171,7 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
     experts = None
     if model.experts is not None:
         dtype = precision.experts or precision.weights
+        deepgemm = _runs_deepgemm(scenario, dtype, shards.expert_tensor_parallel)
         experts = ExpertLayers(
             experts=model.experts,
             hidden=model.hidden,
@@ -177,7 +180,8 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
             dtype=dtype,
             ranks=shards.expert_parallel,
             count=float(model.expert_layers),
-            padded=_is_padded(scenario, dtype, shards.expert_tensor_parallel),
+            deepgemm=deepgemm,
+            padded=deepgemm and scenario.engine.deepgemm_padding,
         )
     latent = model.latent
     return Iteration(
@@ -195,13 +199,13 @@ def iteration_of(scenario: ServingScenario) -> Iteration:
     )
 
 
-def _is_padded(scenario: ServingScenario, dtype: str, tensor_parallel: int) -> bool:
-    """Whether the engine's kernels for these experts compute what no token fills."""
+def _runs_deepgemm(scenario: ServingScenario, dtype: str, tensor_parallel: int) -> bool:
+    """Whether the engine takes DeepGEMM for experts of a format, here and so divided."""
     engine, device = scenario.engine, scenario.cluster.node.device.name
-    places, below = engine.padded_experts_on, engine.padded_experts_below
+    places, below = engine.deepgemm_on, engine.deepgemm_below
     has_kernels = not places or any(word in device for word in places)
     is_narrow = below is None or tensor_parallel < below
-    return dtype in engine.padded_experts and has_kernels and is_narrow
+    return dtype in engine.deepgemm_experts and has_kernels and is_narrow
 
 
 def _attention_products(model: Model, shards: Shards, dtype: str) -> list[Product]:

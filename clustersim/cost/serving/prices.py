@@ -510,7 +510,7 @@ def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: Servin
     )
     draws_s = np.full((loads.routed.shape[0], one.size), np.inf)
     kernels = expert_kernels(layers.dtype, site.device, site.profile, engine)
-    if layers.padded:
+    if layers.deepgemm:
         kernels = kernels[:1]  # the format's own
     for dtype, profile in kernels:
         row = moe_row(site.device, profile, dtype)

@@ -221,7 +221,10 @@ def test_an_engine_whose_kernels_were_measured_runs_no_other() -> None:
 
 def test_padded_experts_cost_the_same_for_any_small_batch() -> None:
     name = "serve_deepseek_v3_h200"
-    times = [prices_of_engine(name, padded_experts=formats) for formats in ((), ("fp8_block",))]
+    times = [
+        prices_of_engine(name, deepgemm_experts=formats, deepgemm_padding=True)
+        for formats in ((), ("fp8_block",))
+    ]
     skipping_s, padded_s = (prices.all_token_s.mean(axis=0)[EXPERTS] for prices in times)
     assert padded_s[1] > 4.0 * skipping_s[1]
     assert padded_s[64] < 1.6 * padded_s[1]
@@ -245,11 +248,20 @@ def test_tensor_parallelism_of_experts_may_bring_other_kernels(
     below: int | None, layout: dict[str, int]
 ) -> None:
     degrees = {"parallelism": ServingParallelism(tensor_parallel=8, **layout)}
-    name, formats = "serve_deepseek_v3_h200", ("fp8_block",)
-    scenario = changed(name, padded_experts=formats, padded_experts_below=below)[0]
+    own = {"deepgemm_experts": ("fp8_block",), "deepgemm_below": below}
+    scenario, *_ = changed("serve_deepseek_v3_h200", **own)
     experts = iteration_of(scenario.model_copy(update=degrees)).experts
     assert experts is not None
-    assert experts.padded is (below != 8 or "expert_parallel" in layout)
+    assert experts.deepgemm is (below != 8 or "expert_parallel" in layout)
+    assert not experts.padded
+
+
+def test_deepgemm_runs_no_kernel_of_another_format() -> None:
+    name = "serve_deepseek_v3_h200"
+    own = prices_of_engine(name, deepgemm_experts=("fp8_block",)).all_token_s.mean(axis=0)
+    any_one = prices_of_engine(name, deepgemm_experts=()).all_token_s.mean(axis=0)
+    assert (own[EXPERTS, 1:] >= any_one[EXPERTS, 1:]).all()
+    assert (own[EXPERTS] / np.maximum(any_one[EXPERTS], 1e-9)).max() > 1.1
 
 
 @pytest.mark.parametrize(
