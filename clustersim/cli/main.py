@@ -16,7 +16,11 @@ INTERRUPTED, BROKEN_PIPE, TERMINATED = 130, 141, 143  # 128 and the number of th
 BAD_OUTPUT = 2
 LOOK_EVERY_S = 0.5  # a worker, for the process that forked it
 GRACE_S = 5.0  # to tidy up after being told to stop
-_told = threading.Event()
+INSIST_EVERY_S, INSISTENCE = 0.1, 50  # on a signal that was not answered
+_answered: dict[int, threading.Event] = {
+    signal.SIGTERM: threading.Event(),
+    signal.SIGINT: threading.Event(),
+}
 
 
 def main() -> None:
@@ -51,17 +55,23 @@ def listen() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_be_a_worker)
+    if hasattr(signal, "pthread_kill"):
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+        threading.Thread(target=_insist, args=(heard, threading.get_ident()), daemon=True).start()
 
 
 def is_ending() -> bool:
     """Whether SIGTERM has come to this process since it listens: errors from there on are none."""
-    return _told.is_set()
+    return _answered[signal.SIGTERM].is_set()
 
 
 def _be_a_worker() -> None:
     """Leave the answer to Ctrl-C to the parent; die when told to, and when left alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
 
 
@@ -72,21 +82,34 @@ def _follow(parent: int) -> None:
     os._exit(TERMINATED)
 
 
+def _insist(heard: int, main_thread: int) -> None:
+    """Repeat signals that the main thread has not answered, and see to the ending.
+
+    A signal that comes just before the main thread waits for a lock is answered when the wait
+    ends, which may be never; a second one wakes it. An ending that a library ignored, as in a
+    callback of a fork or a collection, comes after `GRACE_S`.
+    """
+    while number := os.read(heard, 1):
+        if number[0] not in _answered:
+            continue
+        for _ in range(INSISTENCE):
+            if _answered[number[0]].wait(INSIST_EVERY_S):
+                break
+            signal.pthread_kill(main_thread, number[0])
+        if is_ending():
+            time.sleep(GRACE_S)
+            os._exit(TERMINATED)
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _told.set()
+    _answered[signal.SIGTERM].set()
     _end_workers()
-    threading.Thread(target=_end_late, daemon=True).start()
     raise SystemExit(TERMINATED)
 
 
-def _end_late() -> None:
-    """End the process where its ending was ignored, as in a callback of a fork or a collection."""
-    time.sleep(GRACE_S)
-    os._exit(TERMINATED)
-
-
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _answered[signal.SIGINT].set()
     _end_workers()
     raise KeyboardInterrupt
 
