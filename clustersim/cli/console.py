@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from clustersim.cli.main import BROKEN_PIPE, INTERRUPTED, is_ending
+from clustersim.cli.signals import BROKEN_PIPE, INTERRUPTED, is_ending
 
 if TYPE_CHECKING:
     from rich.console import Console

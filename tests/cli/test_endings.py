@@ -156,16 +156,38 @@ def test_ending_that_a_library_took_is_an_ending(library):
     code = (
         "import os, signal, time\n"
         "import clustersim.cli.app\n"
-        "from clustersim.cli import console, main\n"
+        "from clustersim.cli import console, main, signals\n"
         "from clustersim.errors import SpecError\n"
         "def taken():\n"
         "    with console.answering():\n"
         "        try: os.kill(os.getpid(), signal.SIGTERM); time.sleep(100)\n"
         f"        except SystemExit: {library}\n"
-        "main.GRACE_S = 0.1\n"
+        "signals.GRACE_S = 0.1\n"
         "clustersim.cli.app.app = lambda **_: __import__('typer').run(taken)\n"
         "main.main()\n"
     )
     with started(sys.executable, "-c", code) as program:
         _, said = program.communicate(timeout=PATIENCE_S)
     assert (program.returncode, said) == (143, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_a_signal_that_does_not_wake_the_main_thread_is_sent_again(number, code):
+    text = (
+        "import signal, threading, time\n"
+        "import clustersim.cli.app\n"
+        "from clustersim.cli import main\n"
+        "def elsewhere():\n"
+        "    time.sleep(0.3)\n"
+        f"    signal.pthread_kill(threading.get_ident(), {int(number)})\n"
+        "def waiting(**_):\n"
+        "    threading.Thread(target=elsewhere).start()\n"
+        "    threading.Event().wait()\n"
+        "clustersim.cli.app.app = waiting\n"
+        "main.main()\n"
+    )
+    with started(sys.executable, "-c", text) as program:
+        program.communicate(timeout=PATIENCE_S)
+    assert program.returncode == code
