@@ -12,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clustersim.analysis.serving import Answered
-from clustersim.cost.serving.prices import (
-    IterationPrices,
-    most_tokens,
-    price_iteration,
-    replica_site,
-)
+from clustersim.cost.serving.prices import IterationPrices, most_tokens, price_iteration
+from clustersim.cost.serving.site import replica_site
 from clustersim.engine.serving.policy import build_policy, padded_sizes
 from clustersim.engine.serving.replica import Replica, build_replica
 from clustersim.engine.serving.state import Load, Prices
@@ -31,6 +27,7 @@ from clustersim.workload.requests import Requests, build_requests
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+CAPACITY_REQUESTS = 1000  # that a full batch is judged by
 
 
 @dataclass
@@ -398,7 +395,7 @@ def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
     Parameters
     ----------
     played : Played
-        Its first 1,000 requests are run again, all of them there from the start; fewer are
+        Its first `CAPACITY_REQUESTS` are run again, all of them there from the start; fewer are
         repeated to as many, so that they fill the batch.
     base : Path or None
         Folder of the scenario's file.
@@ -416,7 +413,7 @@ def capacity_of(played: Played, base: Path | None, book: PriceBook) -> float:
     Turns of conversations are not made to wait for each other. Repeated requests share no prefix
     with those that they repeat.
     """
-    count = 1000
+    count = CAPACITY_REQUESTS
     repeats, keep = np.divmod(np.arange(count), played.requests.count)
     requests = played.requests.take(keep)
     blocks = np.repeat(repeats, np.diff(requests.prefix_start))

@@ -404,7 +404,7 @@ def _assumed(played: Played) -> list[str]:
         )
     experts = iteration_of(scenario).experts
     if experts is not None and experts.padded:
-        lines.append(f"experts of {scenario.engine.name}: room of 128 rows is computed for each")
+        lines.append(f"experts of {scenario.engine.name}: 127 rows more are computed for each")
     return lines
 
 

@@ -24,21 +24,15 @@ from numpy.typing import NDArray
 from clustersim.cost.collectives.peer import engine_all_reduce_s
 from clustersim.cost.collectives.pricing import collective_s
 from clustersim.cost.compute.elementwise import Passes, warm_pass_s
-from clustersim.cost.compute.moe import ExpertShape, moe_row, moe_s
 from clustersim.cost.compute.quantised import repeated_s
-from clustersim.cost.power import limit_factor
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
-from clustersim.cost.serving.expert_loads import LoadTable, load_table
-from clustersim.errors import ModelDomainError
-from clustersim.hardware.paths import GroupPath, group_path, pair_path
+from clustersim.cost.serving.expert_loads import load_table
+from clustersim.cost.serving.experts import experts_s
+from clustersim.cost.serving.site import Site
 from clustersim.parallel.speeds import largest_of_normals
-from clustersim.spec.device import Device
-from clustersim.spec.link import Link
-from clustersim.spec.profile import Profile
-from clustersim.spec.resolve import load_device, load_link, load_profile
 from clustersim.spec.serving import ServingScenario
 from clustersim.spec.serving_engine import ServingEngine
-from clustersim.workload.iteration import Exchange, ExpertLayers, Iteration, Pass, Product
+from clustersim.workload.iteration import Exchange, Iteration, Pass, Product
 
 Array = NDArray[np.float64]
 
@@ -48,28 +42,12 @@ MANY_SETS = 1e9  # weights of one layer are gone from L2 when it runs again
 # Spread of ranks that reach a collective; fitted to times per token of silicon_e2e.csv, in which it
 # tells groups of 1, 2, 4 and 8 apart; 2 to 4 us with a model left out (validation/fit_skew.py).
 SKEW_S = 4e-6
-VECTOR_ELEMENTS = 8.0  # 16-bit elements in the widest load, 16 bytes (CUDA C++ guide, 5.3.2)
 EXACT_TOKENS = 256  # every number of tokens up to it is priced
 TILE_ROWS = 128  # one row beyond full tiles starts further ones
 MOST_TILED = 16384  # tokens up to which that is seen
 STEPS = ((2048, 16), (16384, 64), (131072, 512), (2**24, 8192))  # up to there, nodes so far apart
 # Formats whose activations the kernel before a product quantises: norms, activations, all-reduce.
 FUSED_SCALES = ("fp8", "int8", "nvfp4", "mxfp4")
-# Kernels of expert layers that a library has for a format, beside those measured in that format
-# itself: their coefficients with the bytes of the format. Engines run the fastest; those whose own
-# kernels were measured (`measured_experts`) run no other.
-EXPERT_KERNELS = {
-    "fp16": ("bf16",),
-    "fp8": ("fp8_block",),
-    "fp8_block": ("fp8",),
-    "w4a16_int": ("w4a16_mxfp4", "bf16"),
-    "w4a16_mxfp4": ("w4a16_int", "bf16"),
-    "w4a8_mxfp4_mxfp8": ("fp8",),
-}
-# Bytes of a 16-bit cache into an SM in a clock, kernels of single query heads: 30 to 32 fitted on
-# H100, B200, B300, GB200 and GB300.
-SINGLE_BYTES = 32.0
-GENERATED = "nvfp4_min_latency"  # generated kernels, measured in this format alone
 
 
 @dataclass(frozen=True)
@@ -99,107 +77,6 @@ class IterationPrices:
     imbalance: Array
     even_experts_s: Array
     launch_s: float
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a replica runs: device, its fitted behaviour, and the links between its GPUs."""
-
-    device: Device
-    profile: Profile
-    links: dict[str, Link]
-    paths: dict[str, GroupPath]
-
-
-def replica_site(scenario: ServingScenario, iteration: Iteration) -> Site:
-    """The first replica's place in the cluster; all lie alike.
-
-    Parameters
-    ----------
-    scenario : ServingScenario
-        Its cluster; its engine says how its memory-bound kernels and its attention load.
-    iteration : Iteration
-        Its shards say how many GPUs hold a part.
-
-    Returns
-    -------
-    Site
-        Paths "tp", "stage" and, with several stages, "pp"; the profile under the device's own power
-        limit.
-
-    Raises
-    ------
-    SpecError
-        A profile or a link does not exist.
-    PlacementError
-        The replica does not fit the cluster, or nothing joins its nodes.
-    CapacityError
-        The fabric has too few ports for the cluster.
-    """
-    cluster, shards = scenario.cluster, iteration.shards
-    paths = {
-        "tp": group_path(cluster, np.arange(shards.tensor_parallel)),
-        "stage": group_path(cluster, np.arange(shards.width)),
-    }
-    if shards.stages > 1:
-        paths["pp"] = pair_path(cluster, 0, shards.width)
-    names = {path.scale_up_link for path in paths.values()}
-    names |= {path.nic_link for path in paths.values() if path.nodes > 1}
-    device = cluster.node.device
-    links = {name: load_link(name) for name in sorted(names) if name}
-    profile = _under_limit(device, load_profile(device.profile))
-    if not scenario.engine.row_kernels:
-        profile = _vectorised(profile)
-    if not scenario.engine.grouped_attention:
-        profile = ungrouped(device, profile)
-    return Site(device, profile, links, paths)
-
-
-def _vectorised(profile: Profile) -> Profile:
-    """The profile with memory-bound kernels that load wide words instead of elements."""
-    passes = {
-        kind: c.model_copy(update={"row_bandwidth": VECTOR_ELEMENTS * c.row_bandwidth})
-        if c.row_bandwidth
-        else c
-        for kind, c in profile.elementwise.items()
-    }
-    return profile.model_copy(update={"elementwise": passes})
-
-
-def ungrouped(device: Device, profile: Profile) -> Profile:
-    """The profile of a library whose decoding kernels load keys once for each query head.
-
-    Parameters
-    ----------
-    device : Device
-        Its clock bounds what an SM loads where no such kernel was measured.
-    profile : Profile
-
-    Returns
-    -------
-    Profile
-        Decoding by the sections ``_single``, or by the packed ones for one query head a block.
-    """
-    decode = {}
-    for name, packed in profile.decode.items():
-        single = profile.decode.get(f"{name}_single", packed)
-        if single.group_limit > 1:  # such a kernel was not measured here
-            feed = SINGLE_BYTES * device.boost_clock
-            single = packed.model_copy(update={"group_limit": 1, "block_bandwidth": feed})
-        decode[name] = single
-    return profile.model_copy(update={"decode": decode})
-
-
-def _under_limit(device: Device, profile: Profile) -> Profile:
-    """What products sustain under the power limit of the device, if not that of the profile."""
-    factor = limit_factor(device.power_limit, load_device(profile.device).power_limit)
-    if factor == 1.0:
-        return profile
-    gemm = {
-        dtype: c.model_copy(update={"power_fraction": min(1.0, c.power_fraction * factor)})
-        for dtype, c in profile.gemm.items()
-    }
-    return profile.model_copy(update={"gemm": gemm})
 
 
 def price_iteration(
@@ -476,103 +353,6 @@ def exchange_s(exchange: Exchange, site: Site, rows: Array, engine: ServingEngin
         one_shot = None if engine.one_shot_tokens is None else rows <= engine.one_shot_tokens
         return skew_s + engine_all_reduce_s(sizes, path, site.links, one_shot)
     return skew_s + collective_s(exchange.collective, sizes, path, site.links)
-
-
-def experts_s(layers: ExpertLayers, loads: LoadTable, site: Site, engine: ServingEngine) -> Array:
-    """Time of all layers of experts with the fastest kernel of each batch.
-
-    Parameters
-    ----------
-    layers : ExpertLayers
-        Its `count` is applied.
-    loads : LoadTable
-        By tokens of all ranks.
-    site : Site
-    engine : ServingEngine
-        Says which kernels a library has.
-
-    Returns
-    -------
-    ndarray (draws, tokens)
-        Each draw stands for all layers. [s]
-
-    Raises
-    ------
-    ModelDomainError
-        The profile has no coefficients of experts, or the device no matrix units for the format.
-    """
-    one = np.ones_like(loads.tokens)
-    shape = ExpertShape(
-        hidden=layers.hidden * one,
-        intermediate=layers.intermediate * one,
-        experts=layers.experts.experts / layers.ranks * one,
-        gated=np.full(one.size, layers.gated),
-    )
-    draws_s = np.full((loads.routed.shape[0], one.size), np.inf)
-    kernels = expert_kernels(layers.dtype, site.device, site.profile, engine)
-    if layers.deepgemm:
-        kernels = kernels[:1]  # the format's own
-    for dtype, profile in kernels:
-        row = moe_row(site.device, profile, dtype)
-        computed = profile.moe[dtype].computed
-        for draw in range(draws_s.shape[0]):
-            if layers.padded:
-                load = loads.padded_loads(layers.experts, layers.ranks, draw)
-            else:
-                load = loads.loads(layers.experts, draw, computed)
-            own_s = moe_s(shape, load, row)[0]
-            np.minimum(draws_s[draw], own_s, out=draws_s[draw])
-    return layers.count * draws_s
-
-
-def expert_kernels(
-    dtype: str, device: Device, profile: Profile, engine: ServingEngine
-) -> list[tuple[str, Profile]]:
-    """Kernels that a device has for experts of a format.
-
-    Weights are cold: no layer finds its own in L2 when it runs again.
-
-    Parameters
-    ----------
-    dtype : str
-        Format of the experts. mxfp4 takes activations of 8 bits on Blackwell, else of 16; fp16,
-        int8 and w8a16_int run as bf16.
-    device, profile
-        The accelerator and its fitted behaviour.
-    engine : ServingEngine
-        Whether it runs no kernels of other formats, and the formats with generated kernels.
-
-    Returns
-    -------
-    list of (str, Profile)
-        Format, and a profile that prices it with the coefficients of one kernel; at least one.
-
-    Raises
-    ------
-    ModelDomainError
-        If the profile has no coefficients of experts that could stand in.
-    """
-    if dtype == "mxfp4":
-        wide = device.architecture == "blackwell"
-        dtype = "w4a8_mxfp4_mxfp8" if wide else "w4a16_mxfp4"
-    elif dtype in ("fp16", "int8", "w8a16_int"):
-        dtype = "bf16"
-    names = [dtype]
-    if not (engine.measured_experts and dtype in profile.moe):
-        names += EXPERT_KERNELS.get(dtype, ())
-    if dtype in engine.generated_experts:
-        names.append(GENERATED)
-    known = [key for key in names if key in profile.moe]
-    if not known and "bf16" in profile.moe:
-        known = ["bf16"]
-    if not known:
-        raise ModelDomainError(
-            f"profile {profile.name}: no coefficients of expert layers; use a device of which "
-            "they were measured, or a profile of your own (clustersim calibrate)"
-        )
-    cold = {"cache_ratio": 1.0}
-    tables = [{dtype: profile.moe[key].model_copy(update=cold)} for key in known]
-    return [(dtype, profile.model_copy(update={"moe": table})) for table in tables]
 
 
 def latent_products_s(iteration: Iteration, site: Site, tokens: Array) -> Array:

@@ -11,25 +11,22 @@ from clustersim.cost.collectives.peer import engine_all_reduce_s
 from clustersim.cost.compute.decode import DecodeShapes, decode_s
 from clustersim.cost.serving.attention import AttentionTables, attention_tables
 from clustersim.cost.serving.expert_loads import LoadTable, load_table
+from clustersim.cost.serving.experts import expert_kernels
 from clustersim.cost.serving.prices import (
     PARTS,
     SKEW_S,
     IterationPrices,
-    Site,
     exchange_s,
-    expert_kernels,
     pass_s,
     price_iteration,
-    replica_site,
-    ungrouped,
 )
+from clustersim.cost.serving.site import Site, replica_site, ungrouped
 from clustersim.engine.serving.reference_step import table_at
 from clustersim.spec.device import Device
 from clustersim.spec.model import Experts
 from clustersim.spec.profile import Profile
 from clustersim.spec.resolve import load_device, load_profile, load_scenario
 from clustersim.spec.serving import Routing, ServingParallelism, ServingScenario
-from clustersim.spec.serving_engine import ServingEngine
 from clustersim.workload.iteration import Iteration, iteration_of
 
 TOKENS = np.array([1.0, 2.0, 3.0, 8.0, 50.0, 256.0, 400.0, 5000.0])
@@ -212,11 +209,12 @@ def test_without_grouped_kernels_query_heads_read_keys_again(device: str) -> Non
 
 def test_an_engine_whose_kernels_were_measured_runs_no_other() -> None:
     name = "serve_deepseek_v3_h200"
-    own = expert_kernels("fp8_block", *device_and_profile(name), changed_engine(name, True))
-    any_one = expert_kernels("fp8_block", *device_and_profile(name), changed_engine(name, False))
+    site, engine = device_and_profile(name), question(name)[0].engine
+    own = expert_kernels("fp8_block", *site, engine, own=True)
+    any_one = expert_kernels("fp8_block", *site, engine, own=False)
     assert (len(own), len(any_one)) == (1, 2)
     # a format that nobody measured is run by kernels of another
-    assert expert_kernels("w4a16_int", *device_and_profile(name), changed_engine(name, True))
+    assert expert_kernels("w4a16_int", *site, engine, own=True)
 
 
 def test_padded_experts_cost_the_same_for_any_small_batch() -> None:
@@ -293,10 +291,6 @@ def prices_of_engine(name: str, **engine: object) -> IterationPrices:
 def device_and_profile(name: str) -> tuple[Device, Profile]:
     site = question(name)[2]
     return site.device, site.profile
-
-
-def changed_engine(name: str, measured: bool) -> ServingEngine:
-    return question(name)[0].engine.model_copy(update={"measured_experts": measured})
 
 
 def test_sorting_the_vocabulary_costs_more_than_drawing_until_a_token_passes() -> None:

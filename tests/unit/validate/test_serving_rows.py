@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clustersim.cost.serving.prices import _under_limit
+from clustersim.cost.serving.site import _under_limit
 from clustersim.spec.resolve import load_profile
 from clustersim.validate.capabilities import NotComparableError
 from clustersim.validate.serving_points import convert_point
