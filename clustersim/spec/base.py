@@ -8,7 +8,7 @@ read back gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -27,6 +27,30 @@ class Record(BaseModel):
     """A frozen record that refuses unknown keys and coerces nothing silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+
+def refuse_unused(record: Record, choice: str, owners: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse fields that mean nothing under the choice that a record has taken.
+
+    Parameters
+    ----------
+    record : Record
+    choice : str
+        Its field with the choice, such as `kind`.
+    owners : mapping of str to tuple of str
+        Field -> the choices that read it.
+
+    Raises
+    ------
+    ValueError
+        If one that the choice does not read differs from its default.
+    """
+    taken = getattr(record, choice)
+    for name, kinds in owners.items():
+        default = type(record).model_fields[name].default
+        if taken not in kinds and getattr(record, name) != default:
+            fix = f"leave it out, or use {choice} {' or '.join(kinds)}"
+            raise ValueError(f"{choice} {taken} has no {name}; {fix}")
 
 
 def _reader(unit: str) -> Callable[[Any, ValidationInfo], Any]:

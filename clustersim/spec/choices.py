@@ -13,17 +13,20 @@ from dataclasses import replace
 from typing import Any
 
 from clustersim.spec.documents import Document, Path_
-from clustersim.spec.serving import SHAPE_OF
+from clustersim.spec.serving import POPULARITIES_OF
 from clustersim.spec.workload import KINDS_OF
 
-POPULARITY: Path_ = ("routing", "popularity")
 ARRIVALS: Path_ = ("workload", "arrivals")
+OWNERS: dict[Path_, dict[str, tuple[str, ...]]] = {
+    (*ARRIVALS, "kind"): KINDS_OF,
+    ("routing", "popularity"): POPULARITIES_OF,
+}
 OF_A_TRACE: tuple[Path_, ...] = (("workload", "trace"), ("workload", "format"))
 NOT_OF_A_TRACE: tuple[Path_, ...] = (("workload", "lengths"), ("workload", "prefixes"))
 
 
 def without_replaced(base: Document, top: Document) -> Document:
-    """Leave out of a scenario what the kinds of arrivals or routing over it have no use for.
+    """Leave out of a scenario what the choices stated over it have no use for.
 
     Parameters
     ----------
@@ -35,21 +38,20 @@ def without_replaced(base: Document, top: Document) -> Document:
     Document
         The earlier layer, or what is left of it.
     """
-    kind, popularity = top.get((*ARRIVALS, "kind")), top.get(POPULARITY)
-    unused = [*_unused(kind)] if isinstance(kind, str) else []
-    if isinstance(popularity, str):
-        unused += [("routing", name) for name, own in SHAPE_OF.items() if own != popularity]
-        unused += [("routing", "counts")] if popularity != "counts" else []
-    for path in unused:
-        if base.get(path) is not None and not _is_override(base, path):
-            base = _without(base, path)
+    for choice in OWNERS:
+        taken = top.get(choice)
+        for path in _unused(choice, taken) if isinstance(taken, str) else ():
+            if base.get(path) is not None and not _is_override(base, path):
+                base = _without(base, path)
     return base
 
 
-def _unused(kind: str) -> Iterator[Path_]:
-    """Fields that a kind of arrivals has no use for."""
-    yield from ((*ARRIVALS, name) for name, kinds in KINDS_OF.items() if kind not in kinds)
-    yield from NOT_OF_A_TRACE if kind == "trace" else OF_A_TRACE
+def _unused(choice: Path_, taken: str) -> Iterator[Path_]:
+    """Fields that have no meaning under what was taken."""
+    place, owners = choice[:-1], OWNERS[choice]
+    yield from ((*place, name) for name, kinds in owners.items() if taken not in kinds)
+    if place == ARRIVALS:
+        yield from NOT_OF_A_TRACE if taken == "trace" else OF_A_TRACE
 
 
 def _is_override(document: Document, path: Path_) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from clustersim.spec.base import Record, Seconds
+from clustersim.spec.base import Record, Seconds, refuse_unused
 from clustersim.spec.model import Model
 from clustersim.spec.scenario import EngineName
 from clustersim.spec.serving_engine import ServingEngine, WeightDtype
@@ -14,7 +14,11 @@ from clustersim.spec.topology import Topology
 from clustersim.spec.workload import Workload
 
 KvDtype = Literal["bf16", "fp16", "fp8"]
-SHAPE_OF = {"exponent": "power_law", "concentration": "dirichlet"}  # number -> its popularity
+POPULARITIES_OF: dict[str, tuple[str, ...]] = {  # field -> the popularities that read it
+    "exponent": ("power_law",),
+    "concentration": ("dirichlet",),
+    "counts": ("counts",),
+}
 
 
 class ServingParallelism(Record):
@@ -81,13 +85,9 @@ class Routing(Record):
 
     @model_validator(mode="after")
     def _check_popularity(self) -> Routing:
-        if (self.popularity == "counts") != (self.counts is not None):
-            raise ValueError("popularity counts and a file of counts belong together")
-        for name, kind in SHAPE_OF.items():
-            default = type(self).model_fields[name].default
-            if self.popularity != kind and getattr(self, name) != default:
-                message = f"popularity {self.popularity} has no {name}"
-                raise ValueError(f"{message}; leave it out, or use popularity {kind}")
+        if self.popularity == "counts" and self.counts is None:
+            raise ValueError("popularity counts needs a file; name it in counts")
+        refuse_unused(self, "popularity", POPULARITIES_OF)
         return self
 
 

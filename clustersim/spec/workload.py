@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from clustersim.spec.base import PerSecond, Record, Seconds
+from clustersim.spec.base import PerSecond, Record, Seconds, refuse_unused
 
 ArrivalKind = Literal[
     "poisson", "gamma", "diurnal", "closed_loop", "saturated", "static", "offline", "trace"
@@ -55,11 +55,7 @@ class Arrivals(Record):
             raise ValueError(f"arrivals of kind {self.kind} need a rate, such as '10 requests/s'")
         if self.kind == "closed_loop" and self.concurrency is None:
             raise ValueError("a closed loop needs its concurrency")
-        for name, kinds in KINDS_OF.items():
-            default = type(self).model_fields[name].default
-            if self.kind not in kinds and getattr(self, name) != default:
-                message = f"arrivals of kind {self.kind} have no {name}"
-                raise ValueError(f"{message}; leave it out, or use kind {' or '.join(kinds)}")
+        refuse_unused(self, "kind", KINDS_OF)
         return self
 
 

@@ -85,7 +85,8 @@ class Requests:
         Parameters
         ----------
         rows : ndarray of int64
-            Ascending; with a turn also the one before.
+            Ascending; with a turn also the one before. In any order, and repeated, where `after` is
+            not used.
 
         Returns
         -------

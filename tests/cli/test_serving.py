@@ -148,7 +148,7 @@ def test_what_is_set_together_has_to_fit_together():
     ]
     for order in (sets, sets[::-1]):
         words = [word for text in order for word in ("--set", text)]
-        assert "closed_loop have no rate" in invoke("run", SMALL, *words, code=2).stderr
+        assert "closed_loop has no rate" in invoke("run", SMALL, *words, code=2).stderr
 
 
 def test_paths_are_looked_for_beside_the_file_that_states_them(traced):

@@ -82,10 +82,10 @@ def test_what_cannot_be_built_is_said(asked: Workload, message: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "closed_loop", "concurrency": 4, "rate": 1.0}, "have no rate; leave it out"),
-        ({"kind": "poisson", "rate": 1.0, "variation": 2.0}, "have no variation; leave it out"),
+        ({"kind": "closed_loop", "concurrency": 4, "rate": 1.0}, "has no rate; leave it out"),
+        ({"kind": "poisson", "rate": 1.0, "variation": 2.0}, "has no variation; leave it out"),
         ({"kind": "offline", "concurrency": 2}, "use kind closed_loop or saturated"),
-        ({"kind": "offline", "speed_up": 2.0}, "have no speed_up"),
+        ({"kind": "offline", "speed_up": 2.0}, "has no speed_up"),
     ],
 )
 def test_fields_that_a_kind_does_not_use_are_refused(fields: dict[str, Any], message: str) -> None:
