@@ -290,9 +290,7 @@ def formats_of(
     if shape.moe is not None:
         found["experts"] = routed
     note = (shape.note or "").lower()
-    spelling = re.sub(r"[-_. ]", "", model.lower())
-    blocks = "blocks of 128" in note or any(word in spelling for word in IN_BLOCKS)
-    if routed == "fp8" and shape.moe is not None and blocks:
+    if found.get("experts") == "fp8" and _is_in_blocks(note, model):
         found["experts"] = "fp8_block"
         notes.append("rule 13: 8-bit experts in blocks, as the checkpoint has them")
     if dense in FOUR_BITS and "experts only" in note:
@@ -302,6 +300,12 @@ def formats_of(
         found["attention"] = "bf16"
         notes.append("rule 13: projections of attention have 16 bits")
     return found
+
+
+def _is_in_blocks(note: str, model: str) -> bool:
+    """Whether the 8-bit checkpoint of a model has a scale for each block of 128 x 128."""
+    spelling = re.sub(r"[-_. ]", "", model.lower())
+    return "blocks of 128" in note or any(word in spelling for word in IN_BLOCKS)
 
 
 def _format(words: str | None) -> str:
